@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Checks what no compiler does: the fixed top level, licence lines, modes of scripts; warns of long files.
+#
+# Usage: scripts/check-layout.sh     (exit 1 when a rule is broken)
+set -euo pipefail
+
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+readonly TOP='^(\.[^/]+|CMakeLists\.txt|LICENSE|README\.md|agent|bpf|ktls|metrics|scripts|tests)$'
+readonly LONG=500
+
+# Tracked files and those that would be, so that a tree is judged before it is committed.
+if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+  mapfile -t files < <(git ls-files --cached --others --exclude-standard | sort -u)
+else
+  mapfile -t files < <(find . -type f -not -path './.git/*' -not -path './build*' | sed 's,^\./,,' | sort)
+fi
+
+bad=0
+complain() {
+  printf 'layout: %s\n' "$*"
+  bad=$((bad + 1))
+}
+
+while read -r entry; do
+  [[ $entry =~ $TOP ]] || complain "$entry does not belong at the top level"
+done < <(printf '%s\n' "${files[@]}" | cut -d / -f 1 | sort -u)
+
+for file in "${files[@]}"; do
+  [[ -f $file ]] || continue # deleted, not yet committed
+  case $file in
+    *.h | *.c | *.cpp | *.sh | *.py | *.cmake | CMakeLists.txt | */CMakeLists.txt | .ci/run)
+      head -n 3 "$file" | grep -q 'SPDX-License-Identifier:' || complain "$file has no SPDX line"
+      lines=$(wc -l <"$file")
+      ((lines <= LONG)) || printf 'layout: warning: %s has %d lines (more than %d)\n' "$file" "$lines" "$LONG"
+      ;;
+  esac
+  case $file in
+    scripts/*.sh | .ci/run) [[ -x $file ]] || complain "$file is a script but not executable" ;;
+  esac
+done
+((bad == 0)) || exit 1

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Declares tests, fuzzers and the rung (ctest label) that each belongs to; tests/README.md explains the rungs.
+#
+#   mesh_add_test(<name> LABEL unit|bpfhost|bpfrun|bpfnative|netns SOURCES ... LIBS ... [TIMEOUT seconds])
+#   mesh_add_fuzzer(<name> SOURCES ... LIBS ... [CORPUS dir])     only with -DMESH_FUZZ=ON and clang
+#
+# The target mesh_tests_<label> builds all tests of a rung, mesh_fuzzers all fuzzers.
+
+if(MESH_TESTS)
+  find_package(GTest REQUIRED)
+  include(GoogleTest)
+endif()
+
+function(mesh_collect_target group name)
+  if(NOT TARGET ${group})
+    add_custom_target(${group})
+  endif()
+  add_dependencies(${group} ${name})
+endfunction()
+
+function(mesh_add_test name)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;LIBS" ${ARGN})
+  if(NOT MESH_TESTS)
+    return()
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+    if(ARG_LABEL STREQUAL "netns")
+      set(ARG_TIMEOUT 300) # an emulated guest is slow
+    endif()
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE mesh_options ${ARG_LIBS} GTest::gmock GTest::gtest_main)
+  mesh_collect_target(mesh_tests_${ARG_LABEL} ${name})
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
+    PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+    TEST_PREFIX "${ARG_LABEL}.")
+  if(ARG_LABEL MATCHES "^(netns|bpfrun|bpfnative)$")
+    # Real hooks on the whole machine: never two at a time.
+    set_property(GLOBAL APPEND PROPERTY MESH_ROOT_TESTS ${name})
+  endif()
+endfunction()
+
+function(mesh_add_fuzzer name)
+  cmake_parse_arguments(ARG "" "CORPUS" "SOURCES;LIBS" ${ARGN})
+  if(NOT MESH_FUZZ)
+    return()
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE mesh_options ${ARG_LIBS})
+  mesh_collect_target(mesh_fuzzers ${name})
+  target_compile_options(${name} PRIVATE -fsanitize=fuzzer,address,undefined)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer,address,undefined)
+  add_test(NAME fuzz.${name} COMMAND ${name} -max_total_time=20 -timeout=5 -rss_limit_mb=1024 ${ARG_CORPUS})
+  set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 120)
+endfunction()

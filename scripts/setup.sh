@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what a bare Debian 12 needs to build, test, demonstrate and measure; starts no service.
+#
+# Usage: scripts/setup.sh [--check]
+#   --check   install nothing; list what is missing and exit 1 if something is.
+# Quick when everything is there: then neither root nor the network is used.
+set -euo pipefail
+
+readonly PACKAGES=(
+  # Build: compilers (g++ for C++20, clang for BPF and fuzzing), generators, code generation.
+  ca-certificates git g++ clang-14 libclang-rt-14-dev cmake ninja-build ccache pkg-config bpftool
+  # Build: libraries.
+  libc6-dev libbpf-dev libssl-dev libboost1.81-dev libcli11-dev nlohmann-json3-dev libspdlog-dev
+  libfmt-dev libexpected-dev libgtest-dev libgmock-dev libbenchmark-dev
+  # Checks.
+  shellcheck clang-format-14
+  # Tests: namespaces, packet filters to compare or to masquerade with, captures, processes.
+  iproute2 iputils-ping nftables iptables tcpdump procps psmisc util-linux openssl
+  # Tests and bench: real programs as peers.
+  curl nginx libnginx-mod-stream redis-server redis-tools haproxy wrk apache2-utils iperf3 nghttp2-client
+  prometheus python3 python3-yaml netcat-openbsd
+  # VM: emulator, guest's first user space, module tools, unpacking of kernels.
+  qemu-system-x86 busybox-static kmod cpio xz-utils zstd
+)
+
+log() { printf 'setup: %s\n' "$*" >&2; }
+die() {
+  log "$*"
+  exit 1
+}
+
+# Prints the packages of the list that are not installed, one a line.
+missing_packages() {
+  local installed
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null |
+    awk '$1 == "installed" {print $2}')
+  local package
+  for package in "${PACKAGES[@]}"; do
+    grep -qxF -- "$package" <<<"$installed" || printf '%s\n' "$package"
+  done
+}
+
+# Debian starts a daemon as its package is installed, unless this file says no (101).
+readonly POLICY=/usr/sbin/policy-rc.d
+policy_saved=""
+
+forbid_services() {
+  if [[ -e $POLICY || -L $POLICY ]]; then
+    policy_saved=$(mktemp -u "$POLICY.mesh-XXXXXX")
+    mv "$POLICY" "$policy_saved"
+  fi
+  trap restore_policy EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+  chmod 755 "$POLICY"
+}
+
+restore_policy() {
+  rm -f "$POLICY"
+  if [[ -n $policy_saved ]]; then
+    mv "$policy_saved" "$POLICY"
+  fi
+}
+
+main() {
+  local check=0
+  case ${1:-} in
+    "") ;;
+    --check) check=1 ;;
+    -h | --help)
+      sed -n '3,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    *) die "unknown argument: $1 (see --help)" ;;
+  esac
+  command -v dpkg-query >/dev/null || die "this is not Debian: dpkg-query is missing"
+
+  local missing=()
+  mapfile -t missing < <(missing_packages)
+  if ((${#missing[@]} == 0)); then
+    log "all ${#PACKAGES[@]} packages are installed"
+    return 0
+  fi
+  log "missing: ${missing[*]}"
+  ((check == 0)) || exit 1
+
+  if [[ $(id -u) != 0 ]]; then
+    command -v sudo >/dev/null || die "root is needed to install packages: run this as root"
+    log "asking sudo"
+    exec sudo -- "$(readlink -f "${BASH_SOURCE[0]}")"
+  fi
+
+  # An unreachable foreign source is no reason to stop; a package that is missing then is.
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -o DPkg::Lock::Timeout=300 -qq update ||
+    log "apt-get update failed in part; going on with the lists there are"
+  forbid_services
+  apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -qq -y --no-install-recommends \
+    -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
+    install "${missing[@]}"
+
+  mapfile -t missing < <(missing_packages)
+  ((${#missing[@]} == 0)) || die "still missing after the installation: ${missing[*]}"
+  log "done"
+}
+
+main "$@"
