@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/catalog/check.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "agent/catalog/files.h"
+
+namespace mesh::catalog {
+
+CheckReport validate_files(const std::vector<std::string>& paths) {
+  ErrorList errors;
+  std::vector<std::string> files;
+  for (const auto& path : paths) {
+    std::error_code code;
+    if (!std::filesystem::is_directory(path, code)) {
+      files.push_back(path);  // if it cannot be opened, the reader says so
+      continue;
+    }
+    auto listed = list_config_files(path);
+    if (!listed) {
+      errors.add({path, {}, {}, std::move(listed.error().what)});
+      continue;
+    }
+    for (auto& stamp : *listed) files.push_back(std::move(stamp.path));
+  }
+  auto services = read_config_files(files, errors);
+  CheckReport report;
+  report.errors = errors.take();
+  if (!report.errors.empty()) return report;
+  report.services = services.size();
+  for (const auto& [name, service] : services) report.instances += service.instances.size();
+  return report;
+}
+
+}  // namespace mesh::catalog

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is wrong with a configuration file and where. Shared by every reader of the catalog.
+#pragma once
+
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mesh::catalog {
+
+// One-based. A column is a character (code point), a tab counts as one; {0, 0} is the file as a
+// whole.
+struct Position {
+  std::uint32_t line = 0;
+  std::uint32_t column = 0;
+  auto operator<=>(const Position&) const = default;
+};
+
+struct ConfigError {
+  std::string file;  // empty for "and N more errors"
+  Position at;
+  std::string key;   // "services[2].meta.mesh-path"; empty for the file as a whole
+  std::string what;  // one sentence: what is expected, what is there
+
+  [[nodiscard]] std::string to_string() const;  // file:line:column: key: what
+  bool operator==(const ConfigError&) const = default;
+};
+
+// Collects errors up to a bound, counts the rest.
+class ErrorList {
+ public:
+  static constexpr std::size_t kMaxErrors = 50;
+
+  void add(ConfigError error);
+  [[nodiscard]] bool empty() const { return errors_.empty(); }
+  // Sorted by file and position. When the bound was hit, the last element says how many are left
+  // out.
+  [[nodiscard]] std::vector<ConfigError> take();
+
+ private:
+  std::vector<ConfigError> errors_;
+  std::size_t omitted_ = 0;
+};
+
+// Text from a file made fit for a message: control characters escaped, at most 64 bytes of it.
+std::string printable(std::string_view text);
+
+}  // namespace mesh::catalog

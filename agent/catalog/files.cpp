@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/catalog/files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "agent/base/log.h"
+#include "agent/base/unique_fd.h"
+#include "agent/catalog/json_reader.h"
+
+namespace mesh::catalog {
+namespace {
+
+std::int64_t nanoseconds(const timespec& time) {
+  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+bool is_config_name(std::string_view name) {
+  return !name.starts_with('.') && name.ends_with(".json");
+}
+
+// Reads to the end or to `limit` + 1 bytes, whatever fstat says: the file may be growing.
+Result<std::string> read_file(const std::string& path, std::size_t limit) {
+  // O_NONBLOCK: opening a FIFO must not wait for a writer.
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd) return fail_errno(errno, "cannot open");
+  struct stat st {};
+  if (::fstat(fd.get(), &st) != 0) return fail_errno(errno, "cannot stat");
+  if (!S_ISREG(st.st_mode)) return fail("not a regular file");
+  std::string text;
+  constexpr std::size_t kChunk = 64 * 1024;
+  while (text.size() <= limit) {
+    std::size_t have = text.size();
+    text.resize(have + kChunk);
+    ssize_t got = ::read(fd.get(), text.data() + have, kChunk);
+    int error = errno;
+    text.resize(have + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    if (got < 0 && error != EINTR) return fail_errno(error, "cannot read");
+    if (got == 0) break;
+  }
+  return text;
+}
+
+}  // namespace
+
+Result<std::vector<FileStamp>> list_config_files(const std::string& directory) {
+  std::error_code code;
+  std::filesystem::directory_iterator it(directory, code);
+  std::vector<FileStamp> stamps;
+  for (; !code && it != std::filesystem::directory_iterator(); it.increment(code)) {
+    std::string name = it->path().filename().string();
+    if (!is_config_name(name)) {
+      log::debug("{}: ignored, not a *.json file", printable(it->path().string()));
+      continue;
+    }
+    FileStamp stamp;
+    stamp.path = it->path().string();
+    struct stat st {};
+    if (::stat(stamp.path.c_str(), &st) == 0) {
+      if (S_ISDIR(st.st_mode)) {
+        log::debug("{}: ignored, a directory", printable(stamp.path));
+        continue;
+      }
+      stamp.device = st.st_dev;
+      stamp.inode = st.st_ino;
+      stamp.size = static_cast<std::uint64_t>(st.st_size);
+      stamp.modified_ns = nanoseconds(st.st_mtim);
+      stamp.changed_ns = nanoseconds(st.st_ctim);
+    }
+    if (stamps.size() == kMaxFiles) return fail("more than {} *.json files", kMaxFiles);
+    stamps.push_back(std::move(stamp));
+  }
+  if (code) return tl::unexpected(Error{code, fmt::format("cannot read: {}", code.message())});
+  std::sort(stamps.begin(), stamps.end(),
+            [](const FileStamp& a, const FileStamp& b) { return a.path < b.path; });
+  return stamps;
+}
+
+Catalog::Services read_config_files(const std::vector<std::string>& paths, ErrorList& errors) {
+  Definitions definitions;
+  std::size_t total = 0;
+  for (const auto& path : paths) {
+    auto text = read_file(path, kMaxFileBytes);
+    if (!text) {
+      errors.add({path, {}, {}, std::move(text.error().what)});
+      continue;
+    }
+    total += text->size();
+    if (total > kMaxTotalBytes) {
+      errors.add({path,
+                  {},
+                  {},
+                  fmt::format("all files together are larger than {} MiB", kMaxTotalBytes >> 20)});
+      break;
+    }
+    read_service_definitions(path, *text, definitions, errors);
+    if (definitions.services.size() > kMaxInstances) break;  // group_services reports it
+  }
+  return group_services(std::move(definitions), errors);
+}
+
+}  // namespace mesh::catalog

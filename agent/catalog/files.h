@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bounded reading of configuration files and directories. Blocking; belongs on a worker thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "agent/base/result.h"
+#include "agent/catalog/assemble.h"
+#include "agent/catalog/errors.h"
+
+namespace mesh::catalog {
+
+inline constexpr std::size_t kMaxFiles = 10'000;
+inline constexpr std::size_t kMaxTotalBytes = 64 * 1024 * 1024;  // of all files together
+
+// What stat(2) says about a file: two equal lists mean that nothing was written in between.
+struct FileStamp {
+  std::string path;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t size = 0;
+  std::int64_t modified_ns = 0;
+  std::int64_t changed_ns = 0;
+  bool operator==(const FileStamp&) const = default;
+};
+
+// The *.json files of a directory by name, symbolic links followed; names that begin with a dot,
+// other names and directories are left out. A dangling link is listed with a zero stamp.
+Result<std::vector<FileStamp>> list_config_files(const std::string& directory);
+
+// Reads and checks all files together. The VIPs are not assigned yet; meaningful only if `errors`
+// is empty afterwards. `label` of a file in errors is its path.
+Catalog::Services read_config_files(const std::vector<std::string>& paths, ErrorList& errors);
+
+}  // namespace mesh::catalog

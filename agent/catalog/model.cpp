@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/catalog/model.h"
+
+#include <algorithm>
+
+namespace mesh::catalog {
+namespace {
+
+bool before(const std::pair<Endpoint, const Service*>& entry, const Endpoint& endpoint) {
+  return entry.first < endpoint;
+}
+
+}  // namespace
+
+std::string_view to_string(Protocol protocol) {
+  switch (protocol) {
+    case Protocol::Tcp:
+      return "tcp";
+    case Protocol::Http:
+      return "http";
+    case Protocol::Http2:
+      return "http2";
+    case Protocol::Grpc:
+      return "grpc";
+  }
+  return "tcp";
+}
+
+Catalog::Catalog(Services services) : services_(std::move(services)) {
+  std::size_t count = 0;
+  for (const auto& [name, service] : services_) count += service.instances.size();
+  by_endpoint_.reserve(count);
+  for (const auto& [name, service] : services_)
+    for (const auto& instance : service.instances)
+      by_endpoint_.emplace_back(instance.endpoint(), &service);
+  std::sort(by_endpoint_.begin(), by_endpoint_.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+}
+
+const Service* Catalog::find(std::string_view name) const {
+  auto it = services_.find(name);
+  return it == services_.end() ? nullptr : &it->second;
+}
+
+std::vector<const Service*> Catalog::services_at(const Address& address) const {
+  std::vector<const Service*> found;
+  auto it =
+      std::lower_bound(by_endpoint_.begin(), by_endpoint_.end(), Endpoint{address, 0}, before);
+  for (; it != by_endpoint_.end() && it->first.address == address; ++it)
+    found.push_back(it->second);
+  std::sort(found.begin(), found.end(),
+            [](const Service* a, const Service* b) { return a->name < b->name; });
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
+const Service* Catalog::service_at(const Endpoint& endpoint) const {
+  auto it = std::lower_bound(by_endpoint_.begin(), by_endpoint_.end(), endpoint, before);
+  return it != by_endpoint_.end() && it->first == endpoint ? it->second : nullptr;
+}
+
+}  // namespace mesh::catalog

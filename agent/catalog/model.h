@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The catalog: which services there are and where their instances listen. A snapshot is immutable,
+// so it may be shared between threads; whoever holds one sees one consistent state.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "agent/base/address.h"
+
+namespace mesh::catalog {
+
+inline constexpr std::size_t kMaxServices = 10'000;
+inline constexpr std::size_t kMaxInstances = 100'000;
+
+enum class Protocol { Tcp, Http, Http2, Grpc };
+std::string_view to_string(Protocol protocol);  // tcp, http, http2, grpc
+
+// How the agent treats a service; from the mesh-* keys of its meta.
+struct ServiceFlags {
+  bool twoleg = false;      // mesh-path = "twoleg": every connection goes through the relay
+  bool sockmap = false;     // mesh-acceleration = "sockmap"
+  bool permissive = false;  // mesh-inbound = "permissive"
+  bool operator==(const ServiceFlags&) const = default;
+};
+
+struct Instance {
+  std::string id;  // unique in the catalog
+  Address address;
+  std::uint16_t port = 0;  // host byte order, never 0
+  std::vector<std::string> tags;
+  std::map<std::string, std::string> meta;  // as written, mesh-* keys included
+
+  [[nodiscard]] Endpoint endpoint() const { return {address, port}; }
+  bool operator==(const Instance&) const = default;
+};
+
+struct Service {
+  std::string name;  // 1 to 63 characters
+  Protocol protocol = Protocol::Tcp;
+  ServiceFlags flags;
+  std::vector<Instance> instances;  // by id
+  Address vip4;                     // of 240.0.0.0/4
+  Address vip6;                     // the VIP prefix and the 32 bits of vip4
+
+  bool operator==(const Service&) const = default;
+};
+
+class Catalog {
+ public:
+  using Services = std::map<std::string, Service, std::less<>>;
+
+  Catalog() = default;
+  // `services` is keyed by name; (address, port) is unique among all instances.
+  explicit Catalog(Services services);
+  Catalog(const Catalog&) = delete;  // the indexes point into the map
+  Catalog& operator=(const Catalog&) = delete;
+
+  [[nodiscard]] const Services& services() const { return services_; }
+  [[nodiscard]] std::size_t instances() const { return by_endpoint_.size(); }
+  [[nodiscard]] const Service* find(std::string_view name) const;
+  // Every service with an instance at the address, by name. Pointers live as long as the catalog.
+  [[nodiscard]] std::vector<const Service*> services_at(const Address& address) const;
+  [[nodiscard]] const Service* service_at(const Endpoint& endpoint) const;
+  [[nodiscard]] bool operator==(const Catalog& other) const { return services_ == other.services_; }
+
+ private:
+  Services services_;
+  std::vector<std::pair<Endpoint, const Service*>> by_endpoint_;  // sorted by endpoint
+};
+
+}  // namespace mesh::catalog

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Consul service definitions in JSON to definitions of the catalog. Checks every definition on its
+// own; what must hold between definitions is assemble.h's job. README.md lists the accepted keys.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "agent/catalog/errors.h"
+#include "agent/catalog/model.h"
+
+namespace mesh::catalog {
+
+// One instance of a service as a file states it, with the places that later errors point at. A
+// place whose key is not in the file is that of the definition.
+struct ServiceDefinition {
+  std::string name;
+  Protocol protocol = Protocol::Tcp;
+  ServiceFlags flags;
+  Instance instance;
+
+  std::uint32_t file = 0;  // index into Definitions::files
+  std::string key;         // "service" or "services[3]"
+  Position at;
+  Position name_at;
+  Position id_at;
+  Position address_at;
+  Position protocol_at;
+  Position path_at;
+  Position acceleration_at;
+  Position inbound_at;
+};
+
+struct Definitions {
+  std::vector<std::string> files;
+  std::vector<ServiceDefinition> services;
+};
+
+// Appends the valid definitions of one file to `out` and what is wrong with the others to `errors`.
+void read_service_definitions(std::string file, std::string_view text, Definitions& out,
+                              ErrorList& errors);
+
+// [a-zA-Z0-9][-_.a-zA-Z0-9]*, 1 to 63 characters.
+bool is_service_name(std::string_view name);
+
+}  // namespace mesh::catalog
