@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the relay counts. Each worker has its own set and is its only writer, so that counting is a
+// plain add without a locked instruction; readers on any thread sum over the workers.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <string_view>
+
+namespace mesh::relay {
+
+// Why a connection got no server leg. The text is the value of a metric label.
+enum class DialReason : std::uint8_t {
+  NoRecord,     // the dialer does not know where the client wanted to go
+  NoEndpoint,   // it does, but there is no usable endpoint
+  Denied,       // policy
+  Refused,      // connect: ECONNREFUSED
+  Timeout,      // connect: no answer within PoolOptions::connect_timeout, or ETIMEDOUT
+  Unreachable,  // connect: any other network error
+  Resources,    // no descriptor or memory for the server leg
+  Error,        // anything else
+};
+inline constexpr std::size_t kDialReasons = 8;
+
+constexpr std::string_view to_string(DialReason reason) {
+  constexpr std::array<std::string_view, kDialReasons> kNames = {
+      "no_record", "no_endpoint", "denied",    "refused",
+      "timeout",   "unreachable", "resources", "error"};
+  return kNames[static_cast<std::size_t>(reason)];
+}
+
+// Single writer, many readers.
+class Counter {
+ public:
+  void add(std::uint64_t n = 1) noexcept {
+    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t get() const noexcept {
+    return value_.load(std::memory_order_relaxed);
+  }
+  Counter& operator+=(const Counter& other) noexcept {
+    add(other.get());
+    return *this;
+  }
+  Counter() = default;
+  Counter(const Counter& other) noexcept : value_(other.get()) {}
+  Counter& operator=(const Counter& other) noexcept {
+    value_.store(other.get(), std::memory_order_relaxed);
+    return *this;
+  }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+// accepted = active + completed + reset + aborted + every dial_failed, once all is quiet.
+struct Counters {
+  Counter accepted;   // connections taken in, limit hits not included
+  Counter completed;  // ended by FIN in both directions
+  Counter reset;      // ended by an error (RST, keep-alive time-out) of either peer
+  Counter aborted;    // ended by us: listener closed, namespace gone, drain deadline, stop
+  std::array<Counter, kDialReasons> dial_failed;
+  Counter limit_total;      // refused with RST: PoolOptions::max_connections
+  Counter limit_namespace;  // refused with RST: PoolOptions::max_connections_per_namespace
+  Counter accept_errors;    // accept4 failed: out of descriptors or memory; accepting paused
+  Counter bytes_to_server;
+  Counter bytes_to_client;
+  Counter splice_bytes;    // of the two above, those that went through a pipe
+  Counter pipe_exhausted;  // a bulk transfer was copied because the worker had no pipe left
+
+  Counters& operator+=(const Counters& other) noexcept {
+    accepted += other.accepted;
+    completed += other.completed;
+    reset += other.reset;
+    aborted += other.aborted;
+    for (std::size_t i = 0; i < kDialReasons; ++i) dial_failed[i] += other.dial_failed[i];
+    limit_total += other.limit_total;
+    limit_namespace += other.limit_namespace;
+    accept_errors += other.accept_errors;
+    bytes_to_server += other.bytes_to_server;
+    bytes_to_client += other.bytes_to_client;
+    splice_bytes += other.splice_bytes;
+    pipe_exhausted += other.pipe_exhausted;
+    return *this;
+  }
+};
+
+}  // namespace mesh::relay

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// The relay as the rest of the agent sees it: workers, listeners, the connection table, draining.
+// All methods may be called from any thread that is not a worker.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "agent/base/result.h"
+#include "agent/base/unique_fd.h"
+#include "agent/relay/connection.h"
+#include "agent/relay/counters.h"
+#include "agent/relay/dialer.h"
+#include "agent/relay/listener.h"
+#include "agent/relay/load.h"
+#include "agent/relay/options.h"
+#include "agent/relay/worker.h"
+
+namespace mesh::relay {
+
+class Pool {
+ public:
+  // How long a call waits for the workers to answer. They never block, so this is only ever reached
+  // on a machine that has stalled, or when a dialer breaks its contract.
+  static constexpr std::chrono::seconds kAnswerTimeout{2};
+
+  static Result<std::unique_ptr<Pool>> create(const PoolOptions& options);
+  ~Pool();  // aborts what is left
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  // `socket` listens already, is non-blocking, and belongs to the namespace with that cookie.
+  Result<ListenerId> listen(UniqueFd socket, std::uint64_t netns_cookie,
+                            std::shared_ptr<Dialer> dialer);
+
+  // When it returns without error the listening socket is closed. With AbortConnections those that
+  // it accepted are gone too, by RST.
+  enum class Close : std::uint8_t { KeepConnections, AbortConnections };
+  Status close_listener(ListenerId id, Close what);
+
+  // A namespace has gone: closes its listeners and aborts every connection that has a leg in it, so
+  // that nothing of ours keeps it alive. Gives the number of connections aborted.
+  Result<std::size_t> drop_namespace(std::uint64_t netns_cookie);
+
+  // The connection table. Ordered by nothing.
+  Result<std::vector<ConnectionRecord>> connections();
+  [[nodiscard]] std::uint32_t active() const { return total_->count(); }
+  [[nodiscard]] Counters counters() const;
+  [[nodiscard]] std::size_t worker_count() const { return workers_.size(); }
+
+  struct DrainResult {
+    std::uint32_t aborted = 0;  // connections that were open at the deadline
+  };
+  // Closes every listener, waits until the connections have ended, and at the deadline aborts the
+  // rest. Calls `progress` with the number left about once a second.
+  Result<DrainResult> drain(std::chrono::milliseconds deadline,
+                            const std::function<void(std::uint32_t)>& progress);
+
+ private:
+  explicit Pool(const PoolOptions& options) : options_(options) {}
+
+  std::shared_ptr<Load> namespace_load(std::uint64_t netns_cookie);
+  Status close(std::shared_ptr<Listener> listener);
+  Status close_all();
+  Result<std::size_t> abort_if(std::function<bool(const Connection&)> which);
+
+  const PoolOptions options_;
+  std::shared_ptr<Load> total_;
+  std::atomic<std::uint64_t> next_connection_{1};
+  std::vector<std::unique_ptr<Worker>> workers_;
+
+  std::mutex mutex_;  // the three below
+  std::map<ListenerId, std::shared_ptr<Listener>> listeners_;
+  std::map<std::uint64_t, std::weak_ptr<Load>> namespaces_;
+  ListenerId next_listener_ = 1;
+};
+
+}  // namespace mesh::relay

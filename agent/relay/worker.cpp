@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loop of a worker.
+#include "agent/relay/worker.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "agent/relay/connection.h"
+
+namespace mesh::relay {
+
+Worker::Worker(const PoolOptions& options, unsigned index)
+    : index_(index),
+      work_(boost::asio::make_work_guard(context_)),
+      pipes_(options.pipes_per_worker, options.pipe_bytes) {}
+
+Worker::~Worker() { stop(); }
+
+Status Worker::start() {
+  epoll_ = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_) return fail_errno(errno, "epoll_create1");
+  wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_) return fail_errno(errno, "eventfd");
+  // Edge triggered: every write is an edge, so nobody has to read the counter back to zero.
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;
+  event.data.ptr = nullptr;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0)
+    return fail_errno(errno, "epoll_ctl(eventfd)");
+  // Signals belong to the main thread, and splice into a dead socket raises SIGPIPE in ours.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  (void)pthread_setname_np(thread_.native_handle(), fmt::format("relay-{}", index_).c_str());
+  return {};
+}
+
+void Worker::stop() {
+  if (!thread_.joinable()) return;
+  post([this] {
+    stopping_ = true;
+    (void)abort_if([](const Connection&) { return true; });
+  });
+  thread_.join();
+}
+
+void Worker::wake() {
+  // One write for any number of posts until the loop has looked at its queue again.
+  if (woken_.exchange(true, std::memory_order_acq_rel)) return;
+  const std::uint64_t one = 1;
+  // Fails only when the counter is full, and then the edge is pending anyway.
+  (void)!::write(wake_.get(), &one, sizeof(one));
+}
+
+Status Worker::watch(int fd, std::uint32_t events, EventSink& sink) {
+  epoll_event event{};
+  event.events = events;
+  event.data.ptr = &sink;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return fail_errno(errno, "epoll_ctl(add)");
+  return {};
+}
+
+void Worker::rewatch(int fd, std::uint32_t events, EventSink& sink) {
+  epoll_event event{};
+  event.events = events;
+  event.data.ptr = &sink;
+  // MOD of a registered descriptor allocates nothing and cannot fail.
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event);
+}
+
+void Worker::unwatch(int fd) {
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);  // registered: cannot fail
+}
+
+void Worker::arm(Timed& timed, Clock::time_point when) {
+  disarm(timed);
+  timed.armed_ = deadlines_.emplace(when, &timed);
+}
+
+void Worker::disarm(Timed& timed) {
+  if (!timed.armed_) return;
+  deadlines_.erase(*timed.armed_);
+  timed.armed_.reset();
+}
+
+void Worker::expire() {
+  if (deadlines_.empty()) return;
+  const auto now = Clock::now();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    Timed& timed = *deadlines_.begin()->second;
+    disarm(timed);
+    timed.on_deadline();
+  }
+}
+
+int Worker::timeout_ms() const {
+  if (!ready_.empty()) return 0;
+  if (deadlines_.empty()) return -1;
+  const auto left = deadlines_.begin()->first - Clock::now();
+  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
+  return static_cast<int>(std::clamp<std::int64_t>(ms, 0, 60'000));
+}
+
+void Worker::adopt(std::unique_ptr<Connection> connection) {
+  Connection& raw = *connection;
+  raw.set_slot(connections_.size());
+  connections_.push_back(std::move(connection));
+  raw.start();
+  // A hand-over that was on its way when stop() came.
+  if (stopping_) raw.abort();
+}
+
+void Worker::bury(Connection& connection) {
+  const std::size_t slot = connection.slot();
+  buried_.push_back(std::move(connections_[slot]));
+  if (slot + 1 != connections_.size()) {
+    connections_[slot] = std::move(connections_.back());
+    connections_[slot]->set_slot(slot);
+  }
+  connections_.pop_back();
+  load_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+std::size_t Worker::abort_if(const std::function<bool(const Connection&)>& which) {
+  // Aborting moves entries of the table around: collect first.
+  std::vector<Connection*> picked;
+  for (const auto& connection : connections_)
+    if (which(*connection)) picked.push_back(connection.get());
+  for (Connection* connection : picked) connection->abort();
+  return picked.size();
+}
+
+void Worker::for_each(const std::function<void(const Connection&)>& visit) const {
+  for (const auto& connection : connections_) visit(*connection);
+}
+
+void Worker::run() {
+  std::array<epoll_event, 128> events;
+  std::vector<std::coroutine_handle<>> turn;
+  // An aborted coroutine may still stand in the ready queue: it leaves the table when it has run.
+  while (!stopping_ || !connections_.empty() || !ready_.empty()) {
+    const int n =
+        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms());
+    turn.swap(ready_);
+    bool posted = false;
+    for (int i = 0; i < n; ++i) {
+      const epoll_event& event = events[static_cast<std::size_t>(i)];
+      if (event.data.ptr == nullptr)
+        posted = true;
+      else
+        static_cast<EventSink*>(event.data.ptr)->on_events(event.events);
+    }
+    for (auto handle : turn) handle.resume();
+    turn.clear();
+    if (posted) {
+      // Before the queue is looked at: a post that poll() does not see finds `false` and wakes us
+      // again.
+      woken_.store(false, std::memory_order_release);
+      (void)context_.poll();
+    }
+    expire();
+    buried_.clear();
+    buried_sinks_.clear();
+  }
+}
+
+}  // namespace mesh::relay

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// The control side: the connection table, closing listeners, namespaces that go, draining.
+#include "tests/unit/relay/fixture.h"
+
+namespace mesh::relay::test {
+namespace {
+
+using PoolTest = RelayTest;
+
+struct Label final : ConnectionInfo {
+  explicit Label(std::string text) : service(std::move(text)) {}
+  std::string service;
+};
+
+TEST_F(PoolTest, TableShowsWhatIsOpen) {
+  start();
+  dialer_->info = std::make_shared<Label>("web");
+  dialer_->server_netns = 42;
+  const Pair pair = connect_pair();
+  ASSERT_TRUE(send_all(pair.client, "12345"));
+  ASSERT_EQ(receive(pair.server, 5), "12345");
+  ASSERT_TRUE(send_all(pair.server, "123"));
+  ASSERT_EQ(receive(pair.client, 3), "123");
+  auto rows = pool_->connections();
+  ASSERT_TRUE(rows);
+  ASSERT_EQ(rows->size(), 1u);
+  const ConnectionRecord& row = rows->front();
+  EXPECT_EQ(row.listener, listener_);
+  EXPECT_EQ(row.client_netns, kNetns);
+  EXPECT_EQ(row.server_netns, 42u);
+  EXPECT_EQ(row.client, *local_endpoint(pair.client.get()));
+  EXPECT_EQ(row.local, loopback(port_));
+  EXPECT_EQ(row.server, loopback(port_of(backend_)));
+  EXPECT_EQ(row.state, ConnectionRecord::State::Open);
+  EXPECT_EQ(row.bytes_to_server, 5u);
+  EXPECT_EQ(row.bytes_to_client, 3u);
+  const auto* label = dynamic_cast<const Label*>(row.info.get());
+  ASSERT_NE(label, nullptr);
+  EXPECT_EQ(label->service, "web");
+}
+
+TEST_F(PoolTest, BlockingSocketIsRefused) {
+  start();
+  EXPECT_FALSE(pool_->listen(listening(8, false), kNetns, dialer_));
+}
+
+TEST_F(PoolTest, ClosingAListenerKeepsItsConnections) {
+  start();
+  const Pair pair = connect_pair();
+  ASSERT_TRUE(pool_->close_listener(listener_, Pool::Close::KeepConnections));
+  EXPECT_EQ(connect_to(client_socket(), port_), ECONNREFUSED);
+  ASSERT_TRUE(send_all(pair.client, "on"));
+  EXPECT_EQ(receive(pair.server, 2), "on");
+  EXPECT_FALSE(pool_->close_listener(listener_, Pool::Close::KeepConnections));
+}
+
+TEST_F(PoolTest, ClosingAListenerCanAbortItsConnections) {
+  start();
+  ListenerId other = 0;
+  const std::uint16_t other_port = listen(kNetns, &other);
+  std::vector<Pair> pairs;
+  for (int i = 0; i < 40; ++i) pairs.push_back(connect_pair());
+  const Pair survivor = connect_pair(other_port);
+  ASSERT_TRUE(pool_->close_listener(listener_, Pool::Close::AbortConnections));
+  for (const Pair& pair : pairs) {
+    EXPECT_EQ(read_end(pair.client), ECONNRESET);
+    EXPECT_EQ(read_end(pair.server), ECONNRESET);
+  }
+  EXPECT_EQ(pool_->counters().aborted.get(), 40u);
+  ASSERT_TRUE(send_all(survivor.client, "on"));
+  EXPECT_EQ(receive(survivor.server, 2), "on");
+}
+
+TEST_F(PoolTest, DroppingANamespaceAbortsBothItsClientsAndItsServers) {
+  start();
+  dialer_->server_netns = 100;
+  ListenerId other = 0;
+  const std::uint16_t other_port = listen(kNetns + 1, &other);
+  const Pair from_it = connect_pair();
+  const Pair not_its = connect_pair(other_port);
+  auto dropped = pool_->drop_namespace(kNetns);
+  ASSERT_TRUE(dropped);
+  EXPECT_EQ(*dropped, 1u);
+  EXPECT_EQ(read_end(from_it.client), ECONNRESET);
+  EXPECT_EQ(connect_to(client_socket(), port_), ECONNREFUSED);
+  ASSERT_TRUE(send_all(not_its.client, "on"));
+  EXPECT_EQ(receive(not_its.server, 2), "on");
+  dropped = pool_->drop_namespace(100);
+  ASSERT_TRUE(dropped);
+  EXPECT_EQ(*dropped, 1u);
+  EXPECT_EQ(read_end(not_its.client), ECONNRESET);
+  EXPECT_EQ(read_end(not_its.server), ECONNRESET);
+}
+
+TEST_F(PoolTest, DrainWaitsThenAborts) {
+  start();
+  Pair ends_in_time = connect_pair();
+  const Pair stays = connect_pair();
+  std::vector<std::uint32_t> reported;
+  auto result = pool_->drain(2500ms, [&](std::uint32_t left) {
+    reported.push_back(left);
+    ends_in_time = {};
+  });
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->aborted, 1u);
+  EXPECT_EQ(reported, (std::vector<std::uint32_t>{2, 1}));
+  EXPECT_EQ(read_end(stays.client), ECONNRESET);
+  EXPECT_EQ(connect_to(client_socket(), port_), ECONNREFUSED);
+  EXPECT_EQ(pool_->counters().completed.get(), 1u);
+  EXPECT_EQ(pool_->counters().aborted.get(), 1u);
+}
+
+TEST_F(PoolTest, DrainEndsWhenTheLastConnectionDoes) {
+  start();
+  Pair pair = connect_pair();
+  const auto begin = std::chrono::steady_clock::now();
+  auto result = pool_->drain(kPatience, [&](std::uint32_t) { pair = {}; });
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->aborted, 0u);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, kPatience);
+  EXPECT_EQ(pool_->active(), 0u);
+}
+
+TEST_F(PoolTest, DestroyingThePoolResetsWhatIsOpen) {
+  start();
+  const Pair pair = connect_pair();
+  pool_.reset();
+  EXPECT_EQ(read_end(pair.client), ECONNRESET);
+  EXPECT_EQ(read_end(pair.server), ECONNRESET);
+}
+
+}  // namespace
+}  // namespace mesh::relay::test
