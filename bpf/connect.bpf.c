@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * cgroup/connect4 and connect6: chooses the path of a connection before it exists, and refuses what
+ * may not be opened. Writes nothing but the socket's storage; maps of connections are filled by
+ * sockops, which knows the source port.
+ */
+#include "maps.h"
+#include "lib/addr.h"
+
+#define MESH_ENDPOINT_TRIES 8
+#define MESH_GENERATION_GONE (-1) /* the endpoints were replaced between two look-ups */
+
+static __always_inline int refuse(enum mesh_denial reason)
+{
+	mesh_deny(reason);
+	bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+static __always_inline struct mesh_addr connect_dst(const struct bpf_sock_addr *ctx, int family)
+{
+	struct mesh_addr a;
+
+	if (family == AF_INET)
+		return mesh_addr_v4(MESH_CTX(ctx->user_ip4));
+	a.w[0] = MESH_CTX(ctx->user_ip6[0]);
+	a.w[1] = MESH_CTX(ctx->user_ip6[1]);
+	a.w[2] = MESH_CTX(ctx->user_ip6[2]);
+	a.w[3] = MESH_CTX(ctx->user_ip6[3]);
+	return a;
+}
+
+static __always_inline void connect_rewrite(struct bpf_sock_addr *ctx, int family,
+					    const struct mesh_addr *a, __u16 port)
+{
+	if (family == AF_INET) {
+		ctx->user_ip4 = a->w[3];
+	} else {
+		ctx->user_ip6[0] = a->w[0];
+		ctx->user_ip6[1] = a->w[1];
+		ctx->user_ip6[2] = a->w[2];
+		ctx->user_ip6[3] = a->w[3];
+	}
+	ctx->user_port = bpf_htons(port);
+}
+
+/* The family that a socket can use to reach an IPv6 or v4-mapped destination. */
+static __always_inline const struct mesh_addr *pick_addr(const struct mesh_endpoint *e, int want_v4,
+							 int family)
+{
+	if (!want_v4 && !mesh_addr_is_zero(&e->addr6))
+		return &e->addr6;
+	if ((want_v4 || family == AF_INET6) && !mesh_addr_is_zero(&e->addr4))
+		return &e->addr4;
+	return 0;
+}
+
+/* Round robin over the endpoints of a service. 0, MESH_GENERATION_GONE, or the reason why there is
+ * none. */
+static __always_inline int pick_endpoint(__u32 label, struct mesh_service *svc, int want_v4,
+					 int family, struct mesh_addr *addr, __u16 *port)
+{
+	struct mesh_endpoint_key key = {.service = label, .generation = svc->generation};
+	__u32 n = svc->endpoints;
+	__u32 start;
+
+	if (!n)
+		return MESH_DENY_NO_ENDPOINT;
+	start = __sync_fetch_and_add(&svc->next, 1);
+	for (int i = 0; i < MESH_ENDPOINT_TRIES; i++) {
+		const struct mesh_endpoint *e;
+		const struct mesh_addr *a;
+
+		key.index = (start + i) % n;
+		e = bpf_map_lookup_elem(&mesh_endpoints, &key);
+		if (!e)
+			return MESH_GENERATION_GONE;
+		a = pick_addr(e, want_v4, family);
+		if (a) {
+			*addr = *a;
+			*port = e->port;
+			return 0;
+		}
+	}
+	return MESH_DENY_FAMILY;
+}
+
+/*
+ * Is the agent able to take a connection in this namespace? Its listener must exist (and be the
+ * agent's own, not a pod process that took the port) and its heart must have beaten within the last
+ * second.
+ */
+static __always_inline int agent_alive(struct bpf_sock_addr *ctx, int v4)
+{
+	struct mesh_runtime *rt = mesh_get_runtime();
+	struct bpf_sock_tuple tuple = {};
+	struct mesh_sock *s;
+	struct bpf_sock *sk;
+	__u64 beat, now;
+	int alive = 0;
+
+	if (!rt)
+		return 0;
+	/* In this order, or a beat between the two would lie in the future. */
+	beat = *(volatile __u64 *)&rt->heartbeat_ns;
+	now = bpf_ktime_get_ns();
+	if (!beat || now > beat + 1000000000ULL)
+		return 0;
+	if (v4) {
+		tuple.ipv4.daddr = MESH_BE32(0x7f000001);
+		tuple.ipv4.dport = bpf_htons(MESH_PORT_OUTBOUND);
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		tuple.ipv6.daddr[3] = MESH_BE32(1);
+		tuple.ipv6.dport = bpf_htons(MESH_PORT_OUTBOUND);
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return 0;
+	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
+	alive = s && (s->flags & MESH_SOCK_AGENT);
+	bpf_sk_release(sk);
+	return alive;
+}
+
+struct choice {
+	struct mesh_addr addr;	/* where the connection really goes */
+	struct mesh_addr asked; /* where the application wanted to go */
+	__u32 service;		/* label */
+	__u32 flags;		/* MESH_SVC_* */
+	__u16 port;
+	__u16 asked_port;
+	__u16 passthrough;
+	__u16 pad;
+};
+
+/* The range that an address belongs to, enum mesh_cidr_kind; 0 for none. */
+static __always_inline __u32 in_mesh(const struct mesh_addr *a)
+{
+	struct mesh_cidr_key key = {.prefixlen = 128, .addr = *a};
+	__u32 *kind = bpf_map_lookup_elem(&mesh_cidrs, &key);
+
+	return kind ? *kind : 0;
+}
+
+static __always_inline int choose_workload(struct choice *c, const struct mesh_addr_owner *owner)
+{
+	struct mesh_port_key key = {.addr = c->asked, .port = c->asked_port};
+	struct mesh_port *port;
+
+	c->addr = c->asked;
+	c->port = c->asked_port;
+	if (owner->kind == MESH_ADDR_HOST) {
+		c->passthrough = 1;
+		return 0;
+	}
+	port = bpf_map_lookup_elem(&mesh_ports, &key);
+	c->service = port ? port->service : owner->label;
+	c->flags = port ? port->flags : 0;
+	return 0;
+}
+
+static __always_inline int choose_service(struct choice *c, __u32 label, int family)
+{
+	struct mesh_service *svc = bpf_map_lookup_elem(&mesh_services, &label);
+
+	if (!svc)
+		return MESH_DENY_NO_SERVICE;
+	c->service = label;
+	c->flags = svc->flags;
+	return pick_endpoint(label, svc, mesh_addr_is_v4(&c->asked), family, &c->addr, &c->port);
+}
+
+/*
+ * Fills `c`; 0, or the reason to refuse. The exact maps come first and the prefixes last: they are
+ * the dearest look-up, and only what is in no exact map needs them.
+ */
+static __always_inline int choose(struct choice *c, const struct mesh_netns *ns, int family)
+{
+	struct mesh_addr_owner *owner = bpf_map_lookup_elem(&mesh_addrs, &c->asked);
+	__u32 *label;
+
+	if (owner)
+		return choose_workload(c, owner);
+	label = bpf_map_lookup_elem(&mesh_vips, &c->asked);
+	if (label && ns->klass != MESH_NETNS_HOST) {
+		int reason = choose_service(c, *label, family);
+
+		/* Once more: the catalog changed just now, and the new endpoints are complete. */
+		if (reason == MESH_GENERATION_GONE)
+			reason = choose_service(c, *label, family);
+		return reason == MESH_GENERATION_GONE ? MESH_DENY_NO_ENDPOINT : reason;
+	}
+	switch (in_mesh(&c->asked)) {
+	case MESH_CIDR_NODE:
+		/* The node itself may look for a pod that is not enrolled yet: it is no workload.
+		 */
+		if (ns->klass != MESH_NETNS_HOST)
+			return MESH_DENY_NO_WORKLOAD;
+		break;
+	case MESH_CIDR_VIP:
+		return ns->klass == MESH_NETNS_HOST ? MESH_DENY_HOST_VIP : MESH_DENY_NO_SERVICE;
+	}
+	c->passthrough = 1;
+	return 0;
+}
+
+static __always_inline int forget(struct bpf_sock_addr *ctx, struct mesh_sock *s)
+{
+	if (s)
+		bpf_sk_storage_delete(&mesh_socks, ctx->sk);
+	return 1;
+}
+
+static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
+{
+	struct choice c = {};
+	__u8 path = MESH_PATH_PASSTHROUGH;
+	struct mesh_netns *ns;
+	struct mesh_sock *s;
+	__u64 cookie;
+	int reason;
+
+	if (!ctx->sk)
+		return 1;
+	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
+	if (s && (s->flags & MESH_SOCK_AGENT))
+		return 1;
+	c.asked = connect_dst(ctx, family);
+	c.asked_port = bpf_ntohs(ctx->user_port);
+	if (ctx->protocol != IPPROTO_TCP) {
+		if (in_mesh(&c.asked))
+			mesh_event(MESH_EVENT_OTHER_PROTOCOL, 1);
+		return 1;
+	}
+	if (mesh_addr_is_local(&c.asked))
+		return forget(ctx, s);
+
+	cookie = bpf_get_netns_cookie(ctx);
+	ns = bpf_map_lookup_elem(&mesh_netns, &cookie);
+	if (!ns)
+		return in_mesh(&c.asked) ? refuse(MESH_DENY_UNCLASSIFIED) : forget(ctx, s);
+	reason = choose(&c, ns, family);
+	if (reason)
+		return refuse(reason);
+	if (c.passthrough) {
+		if (ns->klass == MESH_NETNS_HOST)
+			return forget(ctx, s);
+		c.addr = c.asked;
+		c.port = c.asked_port;
+	} else {
+		path = MESH_PATH_LOCAL;
+	}
+
+	int relay =
+		!c.passthrough && (c.flags & MESH_SVC_TWOLEG) && ns->klass == MESH_NETNS_WORKLOAD;
+	int relay_v4 = mesh_addr_is_v4(&c.asked);
+
+	if (relay) {
+		if (ctx->sk->bound_dev_if)
+			return refuse(MESH_DENY_BOUND_DEVICE);
+		if (!agent_alive(ctx, relay_v4))
+			return refuse(MESH_DENY_AGENT_DEAD);
+		path = MESH_PATH_TWOLEG;
+	}
+
+	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!s)
+		return refuse(MESH_DENY_NO_MEMORY);
+	__builtin_memset(s, 0, sizeof(*s));
+	s->service = c.service;
+	s->series.source = ns->klass == MESH_NETNS_HOST ? MESH_LABEL_NODE : ns->label;
+	s->series.destination = c.passthrough ? MESH_LABEL_EXTERNAL : c.service;
+	s->series.reporter = MESH_REPORTER_SOURCE;
+	s->series.path = path;
+	s->peer_addr = c.asked;
+	s->peer_port = c.asked_port;
+	if (relay) {
+		s->target_addr = c.addr;
+		s->target_port = c.port;
+	} else {
+		s->target_addr = mesh_addr_is_v4(&c.addr) ? ns->addr4 : ns->addr6;
+	}
+	if (!c.passthrough && (c.flags & MESH_SVC_HTTP))
+		s->flags |= MESH_SOCK_HTTP;
+	if (path == MESH_PATH_LOCAL && (c.flags & MESH_SVC_SOCKMAP) &&
+	    ns->klass == MESH_NETNS_WORKLOAD)
+		s->flags |= MESH_SOCK_ACCEL;
+
+	if (relay) {
+		struct mesh_addr lo = {};
+
+		if (relay_v4)
+			lo = mesh_addr_v4(MESH_BE32(0x7f000001));
+		else
+			lo.w[3] = MESH_BE32(1);
+		s->flags |= MESH_SOCK_REWRITTEN | MESH_SOCK_SHOW_LOCAL;
+		connect_rewrite(ctx, family, &lo, MESH_PORT_OUTBOUND);
+	} else if (!mesh_addr_equal(&c.addr, &c.asked) || c.port != c.asked_port) {
+		s->flags |= MESH_SOCK_REWRITTEN;
+		connect_rewrite(ctx, family, &c.addr, c.port);
+	}
+	return 1;
+}
+
+SEC("cgroup/connect4")
+int mesh_connect4(struct bpf_sock_addr *ctx)
+{
+	return mesh_connect(ctx, AF_INET);
+}
+
+SEC("cgroup/connect6")
+int mesh_connect6(struct bpf_sock_addr *ctx)
+{
+	return mesh_connect(ctx, AF_INET6);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
