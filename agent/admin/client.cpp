@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/admin/client.h"
+
+#include <fmt/core.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+
+#include "agent/base/unique_fd.h"
+
+namespace mesh::admin {
+namespace {
+
+using nlohmann::json;
+
+std::string bytes_text(std::uint64_t bytes) {
+  if (bytes < 10'000) return fmt::format("{} B", bytes);
+  if (bytes < 10'000'000) return fmt::format("{:.1f} kB", static_cast<double>(bytes) / 1e3);
+  return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
+}
+
+std::string joined(const json& list) {
+  std::string text;
+  for (const auto& item : list) text += (text.empty() ? "" : ", ") + item.get<std::string>();
+  return text.empty() ? "-" : text;
+}
+
+void print_status(const json& status) {
+  fmt::print("mesh-agent {} (ABI {}) on {}, pins {}\n", status["version"].get<std::string>(),
+             status["abi"].get<int>(), status["node"].get<std::string>(),
+             status["pins"].get<std::string>());
+  for (const auto& d : status["degraded"])
+    fmt::print("degraded: {}: {}\n", d["feature"].get<std::string>(),
+               d["reason"].get<std::string>());
+  for (const auto& e : status["config_errors"])
+    fmt::print("config error: {}\n", e.get<std::string>());
+  if (!status["datapath_error"].get<std::string>().empty())
+    fmt::print("datapath error: {}\n", status["datapath_error"].get<std::string>());
+  fmt::print("\n{:<24} {:<40} {}\n", "WORKLOAD", "ADDRESSES", "SERVICES");
+  for (const auto& w : status["workloads"])
+    fmt::print("{:<24} {:<40} {}\n", w["name"].get<std::string>(), joined(w["addresses"]),
+               joined(w["services"]));
+  fmt::print("\n{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {}\n", "SERVICE", "PROTOCOL", "VIP", "VIP6",
+             "PATH", "SOCKMAP", "ENROLLED");
+  for (const auto& s : status["services"]) {
+    std::size_t enrolled = 0;
+    for (const auto& i : s["instances"]) enrolled += i["enrolled"].get<bool>() ? 1 : 0;
+    fmt::print("{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {}/{}\n", s["name"].get<std::string>(),
+               s["protocol"].get<std::string>(), s["vip4"].get<std::string>(),
+               s["vip6"].get<std::string>(), s["path"].get<std::string>(),
+               s["acceleration"] == "sockmap" ? "yes" : "no", enrolled, s["instances"].size());
+  }
+}
+
+void print_connections(const json& connections) {
+  fmt::print("{:<12} {:<18} {:<18} {:<11} {:<24} {:<24} {:>10} {:>10}\n", "REPORTER", "SOURCE",
+             "DESTINATION", "PATH", "LOCAL", "PEER", "SENT", "RECEIVED");
+  for (const auto& c : connections)
+    fmt::print("{:<12} {:<18} {:<18} {:<11} {:<24} {:<24} {:>10} {:>10}\n",
+               c["reporter"].get<std::string>(), c["source"].get<std::string>(),
+               c["destination"].get<std::string>(), c["path"].get<std::string>(),
+               c["local"].get<std::string>(), c["peer"].get<std::string>(),
+               bytes_text(c["sent_bytes"].get<std::uint64_t>()),
+               bytes_text(c["received_bytes"].get<std::uint64_t>()));
+}
+
+}  // namespace
+
+Result<json> ask(const std::string& socket_path, const json& request) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (socket_path.size() >= sizeof address.sun_path) return fail("{}: path too long", socket_path);
+  std::memcpy(address.sun_path, socket_path.data(), socket_path.size());
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return fail_errno(errno, "socket");
+  const timeval deadline{10, 0};
+  (void)::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &deadline,
+                     sizeof deadline);  // else it waits longer
+  (void)::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &deadline, sizeof deadline);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return fail_errno(
+        errno, fmt::format("no mesh-agent answers at {} (is it running? give --admin-socket)",
+                           socket_path));
+  const std::string line = request.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  if (::send(fd.get(), line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size()))
+    return fail_errno(errno, "ask the agent");
+  std::string reply;
+  char chunk[65536];
+  for (;;) {
+    const ssize_t n = ::recv(fd.get(), chunk, sizeof chunk, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "read the agent's answer");
+    if (n == 0) break;
+    reply.append(chunk, static_cast<std::size_t>(n));
+  }
+  auto parsed = json::parse(reply, nullptr, false);
+  if (!parsed.is_object())
+    return fail("the agent closed the connection: only root and the agent's user may ask");
+  if (parsed.contains("error")) return fail("{}", parsed["error"].get<std::string>());
+  return parsed["result"];
+}
+
+int run_client(const Options& options) {
+  json request;
+  switch (options.command) {
+    case Command::ShowStatus:
+      request = {{"command", "status"}};
+      break;
+    case Command::ShowConnections:
+      request = {{"command", "connections"}};
+      break;
+    default:
+      request = {{"command", "debug"}, {"set", options.debug_values}};
+      break;
+  }
+  auto answer = ask(options.admin_socket, request);
+  if (!answer) {
+    fmt::print(stderr, "mesh-agent: {}\n", answer.error().what);
+    return 1;
+  }
+  if (options.json || options.command == Command::Debug) {
+    fmt::print("{}\n", answer->dump(2));
+  } else if (options.command == Command::ShowStatus) {
+    print_status(*answer);
+  } else {
+    print_connections(*answer);
+  }
+  return 0;
+}
+
+}  // namespace mesh::admin

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/admin/report.h"
+
+#include <time.h>
+
+#include "agent/bpf/abi_convert.h"
+
+namespace mesh::admin {
+namespace {
+
+using nlohmann::json;
+
+std::string_view path_name(std::uint8_t path) {
+  switch (path) {
+#define MESH_X(id, text) \
+  case MESH_PATH_##id:   \
+    return text;
+    MESH_PATHS(MESH_X)
+#undef MESH_X
+  }
+  return "unknown";
+}
+
+std::string label_name(const bpf::Datapath& datapath, std::uint32_t label) {
+  switch (label) {
+    case MESH_LABEL_UNKNOWN:
+      return "unknown";
+    case MESH_LABEL_EXTERNAL:
+      return "external";
+    case MESH_LABEL_NODE:
+      return "node";
+    case MESH_LABEL_OUTSIDE:
+      return "outside";
+  }
+  const auto& names = datapath.names.content();
+  auto it = names.find(label);
+  return it == names.end() ? fmt::format("label-{}", label) : it->second.name;
+}
+
+json strings(const std::vector<Address>& addresses) {
+  json all = json::array();
+  for (const auto& address : addresses) all.push_back(address.to_string());
+  return all;
+}
+
+double seconds_since(std::uint64_t monotonic_ns) {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9 -
+         static_cast<double>(monotonic_ns) / 1e9;
+}
+
+}  // namespace
+
+json status_report(const ReportSources& s) {
+  const auto& node = s.controller.node();
+  json workloads = json::array();
+  for (const auto& workload : node.workloads) {
+    json services = json::array();
+    if (const auto* catalog = s.controller.catalog())
+      for (const auto& address : workload.addresses)
+        for (const auto* service : catalog->services_at(address)) services.push_back(service->name);
+    workloads.push_back({{"name", workload.hint},
+                         {"netns_cookie", workload.cookie},
+                         {"addresses", strings(workload.addresses)},
+                         {"services", std::move(services)}});
+  }
+  json services = json::array();
+  if (const auto* catalog = s.controller.catalog()) {
+    for (const auto& [name, service] : catalog->services()) {
+      json endpoints = json::array();
+      for (const auto& instance : service.instances) {
+        bool here = false;
+        for (const auto& workload : node.workloads)
+          for (const auto& address : workload.addresses) here = here || address == instance.address;
+        endpoints.push_back({{"id", instance.id},
+                             {"address", instance.endpoint().to_string()},
+                             {"enrolled", here}});
+      }
+      services.push_back({{"name", name},
+                          {"protocol", to_string(service.protocol)},
+                          {"vip4", service.vip4.to_string()},
+                          {"vip6", service.vip6.to_string()},
+                          {"path", service.flags.twoleg ? "twoleg" : "local"},
+                          {"acceleration", service.flags.sockmap ? "sockmap" : "none"},
+                          {"inbound", service.flags.permissive ? "permissive" : "strict"},
+                          {"instances", std::move(endpoints)}});
+    }
+  }
+  json degraded = json::array();
+  for (const auto& feature : s.degraded)
+    if (feature.active)
+      degraded.push_back({{"feature", feature.feature}, {"reason", feature.reason}});
+  json programs = json::array();
+  for (const auto& program : s.datapath.programs().verified())
+    programs.push_back(
+        {{"name", program.name}, {"verified_instructions", program.verified_instructions}});
+  const auto accel = s.datapath.accel();
+  const auto relay = s.relay.counters();
+  return {{"version", MESH_VERSION},
+          {"abi", MESH_ABI_VERSION},
+          {"node", s.node_name},
+          {"pins", s.datapath.programs().adopted() ? "adopted" : "fresh"},
+          {"generation", s.datapath.programs().generation()},
+          {"host_addresses", strings(node.host_addresses)},
+          {"workloads", std::move(workloads)},
+          {"services", std::move(services)},
+          {"degraded", std::move(degraded)},
+          {"config_errors", s.config_errors},
+          {"datapath_error", s.controller.last_failure()},
+          {"sockmap",
+           {{"enabled", accel.enabled},
+            {"budget_bytes", accel.budget_bytes},
+            {"max_write_bytes", accel.max_write_bytes}}},
+          {"relay",
+           {{"open", s.relay.active()},
+            {"accepted", relay.accepted.get()},
+            {"reset", relay.reset.get()}}},
+          {"programs", std::move(programs)}};
+}
+
+Result<json> connections_report(const bpf::Datapath& datapath) {
+  auto connections = datapath.connections();
+  if (!connections) return tl::unexpected(std::move(connections).error());
+  json all = json::array();
+  for (const auto& c : *connections) {
+    const Endpoint local{bpf::from_abi(c.tuple.local), c.tuple.local_port};
+    const Endpoint remote{bpf::from_abi(c.tuple.remote), c.tuple.remote_port};
+    const Endpoint peer{bpf::from_abi(c.peer_addr), c.peer_port};
+    json one = {{"id", c.cookie},
+                {"netns_cookie", c.netns},
+                {"reporter", c.series.reporter == MESH_REPORTER_SOURCE ? "source" : "destination"},
+                {"source", label_name(datapath, c.series.source)},
+                {"destination", label_name(datapath, c.series.destination)},
+                {"path", path_name(c.series.path)},
+                {"local", local.to_string()},
+                {"remote", remote.to_string()},
+                {"peer", peer.to_string()},
+                {"sent_bytes", c.sent_bytes},
+                {"received_bytes", c.received_bytes},
+                {"age_seconds", seconds_since(c.opened_ns)}};
+    if ((c.flags & MESH_SOCK_ACCEL) != 0) one["sockmap_redirected_bytes"] = c.redirected_bytes;
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
+}  // namespace mesh::admin

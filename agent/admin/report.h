@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// What status and connections say, as JSON.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "agent/bpf/datapath.h"
+#include "agent/capture/controller.h"
+#include "agent/relay/pool.h"
+#include "metrics/mesh_source.h"
+
+namespace mesh::admin {
+
+struct ReportSources {
+  const std::string& node_name;
+  const capture::Controller& controller;
+  const bpf::Datapath& datapath;
+  relay::Pool& relay;
+  std::vector<metrics::DegradedFeature> degraded;
+  std::vector<std::string> config_errors;
+};
+
+nlohmann::json status_report(const ReportSources& sources);
+Result<nlohmann::json> connections_report(const bpf::Datapath& datapath);
+
+}  // namespace mesh::admin

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/agent_collector.h"
+
+namespace mesh {
+namespace {
+
+using metrics::LabelSet;
+using metrics::Type;
+
+void one(metrics::TextWriter& out, std::string_view name, std::string_view help, Type type,
+         metrics::Value value) {
+  out.family(name, help, type);
+  out.sample({}, value);
+}
+
+}  // namespace
+
+Status AgentCollector::collect(metrics::TextWriter& out) {
+  const relay::Counters r = relay_.counters();
+  out.family("mesh_relay_connections_total", "Relayed connections by how they ended.",
+             Type::Counter);
+  out.sample(LabelSet{{"result", "completed"}}, r.completed.get());
+  out.sample(LabelSet{{"result", "reset"}}, r.reset.get());
+  out.sample(LabelSet{{"result", "aborted"}}, r.aborted.get());
+  out.family("mesh_relay_dial_failures_total",
+             "Relayed connections whose server could not be reached.", Type::Counter);
+  for (std::size_t i = 0; i < relay::kDialReasons; ++i)
+    out.sample(LabelSet{{"reason", relay::to_string(static_cast<relay::DialReason>(i))}},
+               r.dial_failed[i].get());
+  out.family("mesh_relay_limit_hits_total",
+             "Connections reset because a limit of the relay was reached.", Type::Counter);
+  out.sample(LabelSet{{"limit", "total"}}, r.limit_total.get());
+  out.sample(LabelSet{{"limit", "namespace"}}, r.limit_namespace.get());
+  one(out, "mesh_relay_accepted_total", "Connections that the relay took in.", Type::Counter,
+      r.accepted.get());
+  one(out, "mesh_relay_accept_errors_total", "accept4 failures for want of descriptors or memory.",
+      Type::Counter, r.accept_errors.get());
+  one(out, "mesh_relay_connections_active", "Relayed connections that are open.", Type::Gauge,
+      relay_.active());
+  out.family("mesh_relay_bytes_total", "Bytes copied by the relay.", Type::Counter);
+  out.sample(LabelSet{{"direction", "to_server"}}, r.bytes_to_server.get());
+  out.sample(LabelSet{{"direction", "to_client"}}, r.bytes_to_client.get());
+  one(out, "mesh_relay_splice_bytes_total", "Of these, bytes moved by splice.", Type::Counter,
+      r.splice_bytes.get());
+  one(out, "mesh_relay_pipe_exhausted_total", "Bulk transfers copied because no pipe was free.",
+      Type::Counter, r.pipe_exhausted.get());
+
+  workload::Counters w;
+  {
+    std::lock_guard lock(mutex_);
+    w = workloads_;
+  }
+  one(out, "mesh_workloads", "Workloads of this node.", Type::Gauge, w.workloads);
+  one(out, "mesh_workload_namespaces", "Network namespaces watched.", Type::Gauge, w.namespaces);
+  one(out, "mesh_workload_conflicts", "Addresses that a second namespace claims.", Type::Gauge,
+      w.conflicts);
+  one(out, "mesh_workload_over_limit", "Namespaces not enrolled because there are too many.",
+      Type::Gauge, w.over_limit + w.namespaces_unwatched);
+  one(out, "mesh_workload_scan_errors_total", "Failed listings, probes and address dumps.",
+      Type::Counter, w.scan_errors_total);
+  one(out, "mesh_workload_scan_duration_seconds", "Duration of the last scan.", Type::Gauge,
+      metrics::Nanoseconds{w.scan_nanoseconds_last});
+  return {};
+}
+
+}  // namespace mesh

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/app.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <csignal>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "agent/admin/report.h"
+#include "agent/admin/server.h"
+#include "agent/admin/switches.h"
+#include "agent/agent_collector.h"
+#include "agent/base/log.h"
+#include "agent/base/netns.h"
+#include "agent/bpf/abi_convert.h"
+#include "agent/bpf/datapath.h"
+#include "agent/bpf/metrics_source.h"
+#include "agent/capture/controller.h"
+#include "agent/catalog/directory.h"
+#include "agent/relay/pool.h"
+#include "agent/workload/discovery.h"
+#include "metrics/mesh_collector.h"
+#include "metrics/process_collector.h"
+#include "metrics/server.h"
+
+namespace mesh {
+namespace net = boost::asio;
+namespace {
+
+constexpr std::chrono::milliseconds kHeartbeat{250};  // the hooks give up after 1 s
+constexpr std::uint64_t kBeatsPerRetry = 4;           // 1 s
+constexpr std::uint64_t kBeatsPerSweep = 40;          // 10 s
+const char* const kVipCidr4 = "240.0.0.0/4";
+
+Status require_privileges() {
+  if (::geteuid() != 0)
+    return fail(
+        "mesh-agent loads BPF programs and enters network namespaces: run it as root (see "
+        "`mesh-agent "
+        "preflight`)");
+  return {};
+}
+
+// Each relayed connection takes two descriptors. A lower hard limit is respected; accept then
+// pauses and counts.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+class App {
+ public:
+  explicit App(const Options& options) : options_(options), signals_(io_), heartbeat_(io_) {}
+
+  Status start();
+  void run() { io_.run(); }
+  void stop();
+
+ private:
+  Status start_endpoints();
+  Status start_datapath();
+  Status start_catalog();
+  void add_admin_commands();
+  void add_debug_pages();
+  void beat();
+  void await_signal();
+  void begin_drain();
+  void on_config_errors(const std::vector<catalog::ConfigError>& errors);
+  [[nodiscard]] std::optional<std::string> not_ready() const;
+  [[nodiscard]] std::vector<metrics::DegradedFeature> degraded();
+  [[nodiscard]] admin::ReportSources sources();
+
+  const Options& options_;
+  net::io_context io_{1};
+  net::signal_set signals_;
+  net::steady_timer heartbeat_;
+  metrics::Registry registry_;
+  metrics::ProcessCollector process_collector_;
+  std::unique_ptr<metrics::Server> metrics_server_;
+  std::unique_ptr<admin::Server> admin_server_;
+  std::unique_ptr<bpf::Datapath> datapath_;
+  std::unique_ptr<relay::Pool> relay_;
+  std::unique_ptr<capture::Controller> controller_;
+  std::unique_ptr<workload::Discovery> discovery_;
+  std::unique_ptr<catalog::DirectorySource> catalog_;
+  std::unique_ptr<bpf::MetricsSource> metrics_source_;
+  std::unique_ptr<metrics::MeshCollector> mesh_collector_;
+  std::unique_ptr<AgentCollector> agent_collector_;
+  std::uint64_t beats_ = 0;
+  bool draining_ = false;
+  std::thread drain_thread_;
+  bool enrolled_ = false;
+  bool catalog_seen_ = false;
+  std::vector<std::string> config_errors_;
+
+  std::mutex degraded_mutex_;  // the collection thread reads it
+  std::vector<metrics::DegradedFeature> degraded_;
+};
+
+Status App::start() {
+  MESH_TRY(require_privileges(), "start");
+  raise_descriptor_limit();
+  // Sockets before programs: when a port is taken, nothing has been attached yet.
+  MESH_TRY(start_endpoints(), "start");
+  MESH_TRY(start_datapath(), "start");
+  MESH_TRY(start_catalog(), "start");
+  add_admin_commands();
+  add_debug_pages();
+
+  signals_.add(SIGTERM);
+  signals_.add(SIGINT);
+  await_signal();
+  beat();
+  admin_server_->start();
+  metrics_server_->start();
+  return {};
+}
+
+Status App::start_endpoints() {
+  auto admin = admin::Server::create(io_, options_.admin_socket);
+  if (!admin) return tl::unexpected(std::move(admin).error());
+  admin_server_ = std::move(*admin);
+  metrics::ServerOptions server_options;
+  server_options.listen = options_.metrics_listen;
+  server_options.debug_listen = options_.debug_listen;
+  server_options.not_ready = [this] { return not_ready(); };
+  auto server = metrics::Server::create(io_, registry_, server_options);
+  if (!server) return tl::unexpected(std::move(server).error());
+  metrics_server_ = std::move(*server);
+  return {};
+}
+
+Status App::start_datapath() {
+  bpf::Programs::Options program_options{options_.pin_dir, options_.cgroup_root,
+                                         options_.disable_tracing};
+  auto programs = bpf::Programs::open(program_options);
+  if (!programs) return tl::unexpected(std::move(programs).error());
+  datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
+  log::info("BPF programs attached to {}, pins {} in {}", options_.cgroup_root,
+            datapath_->programs().adopted() ? "adopted" : "made", options_.pin_dir);
+  for (const auto& d : datapath_->programs().degraded())
+    log::warn("degraded: {}: {}", d.feature, d.reason);
+  datapath_->forget_legs();
+  MESH_TRY(datapath_->set_accel(datapath_->accel()), "runtime settings");
+
+  relay::PoolOptions relay_options;
+  relay_options.workers = options_.relay_threads;
+  auto pool = relay::Pool::create(relay_options);
+  if (!pool) return context(std::move(pool).error(), "relay");
+  relay_ = std::move(*pool);
+
+  metrics_source_ = std::make_unique<bpf::MetricsSource>(*datapath_, [this] {
+    std::lock_guard lock(degraded_mutex_);
+    return degraded_;
+  });
+  mesh_collector_ = std::make_unique<metrics::MeshCollector>(*metrics_source_);
+  agent_collector_ = std::make_unique<AgentCollector>(*relay_);
+  MESH_TRY(registry_.add(*mesh_collector_), "metrics");
+  MESH_TRY(registry_.add(*agent_collector_), "metrics");
+  MESH_TRY(registry_.add(process_collector_), "metrics");
+
+  capture::Controller::Options capture_options{options_.node_cidrs, *Cidr::parse(kVipCidr4),
+                                               *options_.vip_cidr6,
+                                               datapath_->programs().degraded().empty()};
+  controller_ =
+      std::make_unique<capture::Controller>(io_, std::move(capture_options), *datapath_, *relay_);
+  MESH_TRY(controller_->start(), "capture");
+  workload::Options discovery_options;
+  discovery_options.node_cidrs = options_.node_cidrs;
+  discovery_ = std::make_unique<workload::Discovery>(io_, std::move(discovery_options),
+                                                     controller_->callbacks());
+  controller_->set_discovery(*discovery_);
+  MESH_TRY(discovery_->start(), "find workloads");
+  MESH_TRY(controller_->adopted_all(), "capture");
+  enrolled_ = true;
+  return {};
+}
+
+Status App::start_catalog() {
+  if (options_.config_dir.empty()) {
+    catalog_seen_ = true;
+    controller_->on_catalog(std::make_shared<const catalog::Catalog>());
+    return {};
+  }
+  auto vips = catalog::VipAllocator::create(*options_.vip_cidr6);
+  if (!vips) return tl::unexpected(std::move(vips).error());
+  controller_->seed_vips(*vips);
+  catalog::DirectoryOptions directory_options;
+  directory_options.directory = options_.config_dir;
+  catalog_ = std::make_unique<catalog::DirectorySource>(io_, directory_options, std::move(*vips));
+  return catalog_->start({
+      .on_catalog =
+          [this](std::shared_ptr<const catalog::Catalog> catalog) {
+            catalog_seen_ = true;
+            config_errors_.clear();
+            controller_->on_catalog(std::move(catalog));
+          },
+      .on_error = [this](std::vector<catalog::ConfigError> errors) { on_config_errors(errors); },
+  });
+}
+
+void App::on_config_errors(const std::vector<catalog::ConfigError>& errors) {
+  config_errors_.clear();
+  for (const auto& error : errors) {
+    config_errors_.push_back(error.to_string());
+    log::error("config refused: {}", config_errors_.back());
+  }
+  log::warn("the catalog stays as it was until the files above are right");
+}
+
+std::vector<metrics::DegradedFeature> App::degraded() {
+  std::vector<metrics::DegradedFeature> all;
+  std::string sockmap;
+  for (const auto& d : datapath_->programs().degraded())
+    if (d.feature == "sockmap") sockmap = d.reason;
+  all.push_back({"sockmap", sockmap, !sockmap.empty()});
+  all.push_back(
+      {"catalog", config_errors_.empty() ? "" : config_errors_.front(), !config_errors_.empty()});
+  all.push_back({"datapath", controller_->last_failure(), !controller_->last_failure().empty()});
+  return all;
+}
+
+// The hooks refuse relayed connections when this does not run for a second: a control thread that
+// hangs cannot enrol or revoke either.
+void App::beat() {
+  if (auto status = datapath_->heartbeat(); !status)
+    log::error("heartbeat: {}", status.error().what);
+  if (++beats_ % kBeatsPerSweep == 0) datapath_->sweep_legs();
+  if (beats_ % kBeatsPerRetry == 0) controller_->retry_enrolment();
+  agent_collector_->update(discovery_->counters());
+  {
+    auto now = degraded();
+    std::lock_guard lock(degraded_mutex_);
+    degraded_ = std::move(now);
+  }
+  heartbeat_.expires_after(kHeartbeat);
+  heartbeat_.async_wait([this](boost::system::error_code code) {
+    if (!code) beat();
+  });
+}
+
+std::optional<std::string> App::not_ready() const {
+  if (draining_) return "stopping";
+  if (!enrolled_) return "workloads have not been enrolled yet";
+  if (!catalog_seen_)
+    return config_errors_.empty() ? "the catalog has not been read yet"
+                                  : "the catalog is refused: " + config_errors_.front();
+  if (!controller_->last_failure().empty())
+    return "the datapath is not up to date: " + controller_->last_failure();
+  return std::nullopt;
+}
+
+admin::ReportSources App::sources() {
+  return {options_.node_name, *controller_, *datapath_, *relay_, degraded(), config_errors_};
+}
+
+void App::add_admin_commands() {
+  admin_server_->handle("status", [this](const nlohmann::json&) -> Result<nlohmann::json> {
+    return admin::status_report(sources());
+  });
+  admin_server_->handle("connections", [this](const nlohmann::json&) {
+    return admin::connections_report(*datapath_);
+  });
+  admin_server_->handle("debug", [this](const nlohmann::json& request) {
+    return admin::set_switches(*datapath_, request);
+  });
+}
+
+void App::add_debug_pages() {
+  const auto page = [](const nlohmann::json& body) {
+    return metrics::DebugPage{"application/json",
+                              body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace)};
+  };
+  const auto add = [this](const char* name, metrics::DebugHandler handler) {
+    if (auto status = metrics_server_->add_debug(name, std::move(handler)); !status)
+      log::error("debug page {}: {}", name, status.error().what);
+  };
+  add("status", [this, page]() -> Result<metrics::DebugPage> {
+    return page(admin::status_report(sources()));
+  });
+  add("connections", [this, page]() -> Result<metrics::DebugPage> {
+    auto report = admin::connections_report(*datapath_);
+    if (!report) return tl::unexpected(std::move(report).error());
+    return page(*report);
+  });
+}
+
+void App::await_signal() {
+  signals_.async_wait([this](boost::system::error_code code, int signal) {
+    if (code) return;
+    if (draining_) {
+      log::info("signal {}: draining already, {} relayed connections are open", signal,
+                relay_->active());
+      await_signal();
+      return;
+    }
+    log::info("signal {}: draining", signal);
+    draining_ = true;
+    await_signal();
+    begin_drain();
+  });
+}
+
+// Start in reverse. New relayed connections are refused at once; the programs and maps stay pinned,
+// so local connections go on and the next agent takes over. The endpoints answer until the last
+// relayed connection is gone.
+void App::begin_drain() {
+  if (auto status = datapath_->stop_heartbeat(); !status)
+    log::error("stop: {}", status.error().what);
+  heartbeat_.cancel();
+  if (catalog_) catalog_->stop();
+  drain_thread_ = std::thread([this] {
+    auto drained = relay_->drain(options_.drain_timeout, [](std::uint32_t left) {
+      log::info("draining: {} relayed connections are open", left);
+    });
+    if (!drained)
+      log::error("drain: {}", drained.error().what);
+    else if (drained->aborted > 0)
+      log::warn("drain: the time is over, {} relayed connections were reset", drained->aborted);
+    net::post(io_, [this] { io_.stop(); });
+  });
+}
+
+void App::stop() {
+  if (drain_thread_.joinable()) drain_thread_.join();
+  discovery_->stop();
+  admin_server_->stop();
+  metrics_server_->stop();
+  io_.restart();
+  io_.poll();
+  log::info("stopped");
+}
+
+}  // namespace
+
+int run_agent(const Options& options) {
+  App app(options);
+  if (auto status = app.start(); !status) {
+    log::error("{}", status.error().what);
+    return 1;
+  }
+  app.run();
+  app.stop();
+  return 0;
+}
+
+int run_guard(const Options& options) {
+  const auto guard = [&]() -> Status {
+    MESH_TRY(require_privileges(), "guard");
+    auto programs = bpf::Programs::open(
+        {options.pin_dir, options.cgroup_root, /*disable_tracing=*/options.disable_tracing});
+    if (!programs) return tl::unexpected(std::move(programs).error());
+    bpf::Datapath datapath(std::move(*programs));
+    // The node's own processes are not workloads: they pass. Everybody else is unclassified.
+    UniqueFd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!probe) return fail_errno(errno, "socket");
+    auto cookie = netns_cookie(probe.get());
+    if (!cookie) return tl::unexpected(std::move(cookie).error());
+    MESH_TRY(datapath.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
+             "guard");
+    for (const auto& cidr : options.node_cidrs)
+      MESH_TRY(datapath.cidrs.put(bpf::to_abi(cidr), MESH_CIDR_NODE), "guard");
+    for (const auto& cidr : {*Cidr::parse(kVipCidr4), *options.vip_cidr6})
+      MESH_TRY(datapath.cidrs.put(bpf::to_abi(cidr), MESH_CIDR_VIP), "guard");
+    return datapath.set_accel(datapath.accel());
+  };
+  if (auto status = guard(); !status) {
+    log::error("{}", status.error().what);
+    return 1;
+  }
+  log::info("mesh destinations are refused until mesh-agent starts (pins in {})", options.pin_dir);
+  return 0;
+}
+
+int run_cleanup(const Options& options) {
+  auto removed = bpf::Pins::cleanup(options.pin_dir);
+  if (!removed) {
+    log::error("cleanup: {}", removed.error().what);
+    return 1;
+  }
+  log::info("cleanup: {} pins removed from {}", removed->size(), options.pin_dir);
+  return 0;
+}
+
+}  // namespace mesh

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// One run of the agent: puts the parts together, runs the control thread, takes them apart again.
+#pragma once
+
+#include "agent/options.h"
+
+namespace mesh {
+
+// Blocks until SIGTERM or SIGINT. The result is the process's exit code; errors have been logged.
+int run_agent(const Options& options);
+
+// Loads and pins the programs with no workload classified: mesh destinations are refused until an
+// agent adopts them.
+int run_guard(const Options& options);
+
+// Removes every pin below --pin-dir.
+int run_cleanup(const Options& options);
+
+}  // namespace mesh

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/bpf/datapath.h"
+
+#include <time.h>
+
+#include <cstring>
+
+#include "agent/bpf/abi_convert.h"
+#include "mesh.skel.h"
+
+namespace mesh::bpf {
+namespace {
+
+constexpr std::uint32_t kZero = 0;
+
+std::uint64_t monotonic_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+bool same(const std::vector<mesh_endpoint>& a, std::span<const mesh_endpoint> b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), b.size_bytes()) == 0);
+}
+
+}  // namespace
+
+Datapath::Datapath(Programs programs)
+    : netns(Map<std::uint64_t, mesh_netns>(programs.skeleton().maps.mesh_netns)),
+      addrs(Map<mesh_addr, mesh_addr_owner>(programs.skeleton().maps.mesh_addrs)),
+      cidrs(Map<mesh_cidr_key, std::uint32_t>(programs.skeleton().maps.mesh_cidrs)),
+      vips(Map<mesh_addr, std::uint32_t>(programs.skeleton().maps.mesh_vips)),
+      ports(Map<mesh_port_key, mesh_port>(programs.skeleton().maps.mesh_ports)),
+      names(Map<std::uint32_t, mesh_name>(programs.skeleton().maps.mesh_names)),
+      programs_(std::move(programs)),
+      runtime_map_(programs_.skeleton().maps.mesh_runtime),
+      service_map_(programs_.skeleton().maps.mesh_services),
+      endpoint_map_(programs_.skeleton().maps.mesh_endpoints),
+      relay_map_(programs_.skeleton().maps.mesh_relay_in),
+      leg_map_(programs_.skeleton().maps.mesh_legs),
+      sock_map_(programs_.skeleton().maps.mesh_socks),
+      l4_(programs_.skeleton().maps.mesh_l4),
+      failed_(programs_.skeleton().maps.mesh_failed),
+      http_(programs_.skeleton().maps.mesh_http_requests),
+      latency_(programs_.skeleton().maps.mesh_http_latency),
+      denied_(programs_.skeleton().maps.mesh_denied),
+      events_(programs_.skeleton().maps.mesh_events) {
+  if (auto runtime = runtime_map_.get(kZero); runtime && *runtime) runtime_ = **runtime;
+  runtime_.generation = programs_.generation();
+  runtime_.metrics_enabled = 1;
+  if (runtime_.accel_budget == 0) {
+    const AccelSettings defaults;
+    runtime_.accel_enabled = defaults.enabled;
+    runtime_.accel_budget = defaults.budget_bytes;
+    runtime_.accel_max_write = defaults.max_write_bytes;
+  }
+  for (auto& [label, service] : service_map_.entries()) {
+    ServiceState state{service, {}};
+    for (std::uint32_t i = 0; i < service.endpoints; ++i) {
+      auto endpoint = endpoint_map_.get({label, service.generation, i});
+      if (endpoint && *endpoint) state.endpoints.push_back(**endpoint);
+    }
+    services_.emplace(label, std::move(state));
+  }
+  // Left by an agent that died between two steps of set_service.
+  for (const auto& key : endpoint_map_.keys()) {
+    auto it = services_.find(key.service);
+    if (it == services_.end() || it->second.value.generation != key.generation ||
+        it->second.value.endpoints <= key.index)
+      (void)endpoint_map_.erase(key);  // costs room, nothing else
+  }
+}
+
+Status Datapath::set_service(std::uint32_t label, std::uint32_t flags,
+                             std::span<const mesh_endpoint> endpoints) {
+  ServiceState& state = services_[label];
+  if (state.value.generation != 0 && state.value.flags == flags && same(state.endpoints, endpoints))
+    return {};
+  const mesh_service old = state.value;
+  mesh_service next{};
+  next.generation = old.generation + 1;
+  if (next.generation == 0) next.generation = 1;
+  next.endpoints = static_cast<std::uint32_t>(endpoints.size());
+  next.flags = flags;
+  for (std::uint32_t i = 0; i < next.endpoints; ++i)
+    MESH_TRY(endpoint_map_.put({label, next.generation, i}, endpoints[i]), "set endpoints");
+  MESH_TRY(service_map_.put(label, next), "set service");
+  // What the hooks use from here on, whatever happens to the old ones.
+  state.value = next;
+  state.endpoints.assign(endpoints.begin(), endpoints.end());
+  for (std::uint32_t i = 0; i < old.endpoints; ++i)
+    MESH_TRY(endpoint_map_.erase({label, old.generation, i}), "drop old endpoints");
+  return {};
+}
+
+Status Datapath::erase_service(std::uint32_t label) {
+  auto it = services_.find(label);
+  if (it == services_.end()) return {};
+  MESH_TRY(service_map_.erase(label), "drop service");
+  for (std::uint32_t i = 0; i < it->second.value.endpoints; ++i)
+    MESH_TRY(endpoint_map_.erase({label, it->second.value.generation, i}), "drop endpoints");
+  services_.erase(it);
+  return {};
+}
+
+Status Datapath::drop_endpoints(const mesh_addr& address) {
+  for (const auto label : services()) {
+    const ServiceState& state = services_[label];
+    std::vector<mesh_endpoint> kept;
+    for (const auto& endpoint : state.endpoints)
+      if (std::memcmp(&endpoint.addr4, &address, sizeof address) != 0 &&
+          std::memcmp(&endpoint.addr6, &address, sizeof address) != 0)
+        kept.push_back(endpoint);
+    if (kept.size() != state.endpoints.size())
+      MESH_TRY(set_service(label, state.value.flags, kept), "drop endpoints");
+  }
+  return {};
+}
+
+std::vector<std::uint32_t> Datapath::services() const {
+  std::vector<std::uint32_t> labels;
+  for (const auto& [label, state] : services_) labels.push_back(label);
+  return labels;
+}
+
+Status Datapath::mark_agent_socket(int fd) const {
+  mesh_sock value{};
+  value.flags = MESH_SOCK_AGENT;
+  return sock_map_.put(fd, value);
+}
+
+Status Datapath::put_leg(const mesh_tuple& leg, const mesh_leg& client) const {
+  return leg_map_.put(leg, client);
+}
+
+Status Datapath::erase_leg(const mesh_tuple& leg) const { return leg_map_.erase(leg); }
+
+void Datapath::sweep_legs() {
+  std::set<mesh_tuple, ByteLess> left;
+  for (const auto& key : leg_map_.keys()) {
+    if (seen_legs_.count(key) == 0)
+      left.insert(key);
+    else
+      (void)leg_map_.erase(key);  // taken in this moment is fine
+  }
+  seen_legs_ = std::move(left);
+}
+
+void Datapath::forget_legs() const {
+  for (const auto& key : leg_map_.keys()) (void)leg_map_.erase(key);  // gone already is fine
+}
+
+Result<std::optional<mesh_relay_target>> Datapath::relay_target(std::uint64_t cookie,
+                                                                const Endpoint& client) const {
+  return relay_map_.get(to_abi(cookie, client));
+}
+
+void Datapath::count_denied(mesh_denial reason) const {
+  // Per-CPU values can only be written whole from here; BPF owns the others, the agent owns nothing
+  // but this: the read and the write are not atomic, so a count that races with a program on the
+  // same reason may be lost. Reasons that the agent counts are counted by no program.
+  std::lock_guard lock(denied_mutex_);
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus <= 0) return;
+  std::vector<std::uint64_t> values(static_cast<std::size_t>(cpus));
+  const auto key = static_cast<std::uint32_t>(reason);
+  if (bpf_map_lookup_elem(denied_.fd(), &key, values.data()) != 0) return;
+  ++values[0];
+  (void)bpf_map_update_elem(denied_.fd(), &key, values.data(),
+                            BPF_ANY);  // a lost count, nothing else
+}
+
+Result<std::vector<mesh_conn_info>> Datapath::connections() const {
+  auto raw = programs_.run_connections_iterator();
+  if (!raw) return tl::unexpected(std::move(raw).error());
+  std::vector<mesh_conn_info> all(raw->size() / sizeof(mesh_conn_info));
+  if (!all.empty()) std::memcpy(all.data(), raw->data(), all.size() * sizeof(mesh_conn_info));
+  return all;
+}
+
+Status Datapath::write_runtime() { return runtime_map_.put(kZero, runtime_); }
+
+Status Datapath::heartbeat() {
+  runtime_.heartbeat_ns = monotonic_ns();
+  return write_runtime();
+}
+
+Status Datapath::stop_heartbeat() {
+  runtime_.heartbeat_ns = 0;
+  return write_runtime();
+}
+
+Status Datapath::set_accel(const AccelSettings& settings) {
+  runtime_.accel_enabled = settings.enabled ? 1 : 0;
+  runtime_.accel_budget = settings.budget_bytes;
+  runtime_.accel_max_write = settings.max_write_bytes;
+  return write_runtime();
+}
+
+AccelSettings Datapath::accel() const {
+  return {runtime_.accel_enabled != 0, runtime_.accel_budget, runtime_.accel_max_write};
+}
+
+Status Datapath::set_metrics(bool enabled) {
+  runtime_.metrics_enabled = enabled ? 1 : 0;
+  return write_runtime();
+}
+
+Status Datapath::fold_open_connections() const {
+  auto done = programs_.run_fold_iterator();
+  if (!done) return tl::unexpected(std::move(done).error());
+  return {};
+}
+
+std::vector<Datapath::Usage> Datapath::usage() const {
+  std::vector<Usage> all;
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, programs_.skeleton().obj) {
+    const auto type = bpf_map__type(map);
+    if (bpf_map__is_internal(map) || type == BPF_MAP_TYPE_ARRAY ||
+        type == BPF_MAP_TYPE_PERCPU_ARRAY || type == BPF_MAP_TYPE_SK_STORAGE)
+      continue;  // always full, or bounded by the number of sockets
+    std::vector<std::byte> key(bpf_map__key_size(map)), next(key.size());
+    Usage usage{bpf_map__name(map), 0, bpf_map__max_entries(map)};
+    const void* from = nullptr;
+    // max_entries also ends the walk when entries come and go behind the cursor.
+    while (usage.entries < usage.max_entries &&
+           bpf_map_get_next_key(bpf_map__fd(map), from, next.data()) == 0) {
+      ++usage.entries;
+      key.swap(next);
+      from = key.data();
+    }
+    all.push_back(std::move(usage));
+  }
+  return all;
+}
+
+}  // namespace mesh::bpf

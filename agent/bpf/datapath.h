@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent's view of the BPF maps: typed, in the terms of the contract. Decides nothing;
+// agent/capture does.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "agent/base/address.h"
+#include "agent/base/result.h"
+#include "agent/bpf/map.h"
+#include "agent/bpf/programs.h"
+#include "mesh/flow.h"
+#include "mesh/identity.h"
+#include "mesh/series.h"
+
+namespace mesh::bpf {
+
+struct AccelSettings {
+  bool enabled = true;
+  std::uint32_t budget_bytes = 256 * 1024;  // redirected and not yet read, a direction
+  std::uint32_t max_write_bytes = 16 * 1024;
+};
+
+// Functions marked [any] may be called from any thread; the others belong to the control thread.
+class Datapath {
+ public:
+  explicit Datapath(Programs programs);
+  Datapath(const Datapath&) = delete;
+  Datapath& operator=(const Datapath&) = delete;
+
+  [[nodiscard]] Programs& programs() { return programs_; }
+  [[nodiscard]] const Programs& programs() const { return programs_; }
+
+  // Identity. The mirrors start with what an earlier agent left in the maps.
+  Mirror<std::uint64_t, mesh_netns> netns;
+  Mirror<mesh_addr, mesh_addr_owner> addrs;
+  Mirror<mesh_cidr_key, std::uint32_t> cidrs;
+  Mirror<mesh_addr, std::uint32_t> vips;
+  Mirror<mesh_port_key, mesh_port> ports;
+  Mirror<std::uint32_t, mesh_name> names;
+
+  // Replaces the endpoints of a service: the new generation is complete before it is switched to.
+  Status set_service(std::uint32_t label, std::uint32_t flags,
+                     std::span<const mesh_endpoint> endpoints);
+  Status erase_service(std::uint32_t label);
+  [[nodiscard]] std::vector<std::uint32_t> services() const;
+  // Takes an address that changed hands out of every service.
+  Status drop_endpoints(const mesh_addr& address);
+
+  // Connections.
+  Status mark_agent_socket(int fd) const;  // [any] before connect(2) or listen(2)
+  Status put_leg(const mesh_tuple& leg, const mesh_leg& client) const;  // [any] before connect(2)
+  Status erase_leg(const mesh_tuple& leg) const;                        // [any]
+  // Takes out records that were there at the last call too: nobody took them, the leg has failed.
+  void sweep_legs();
+  void forget_legs() const;  // of relays that died with an earlier agent
+  [[nodiscard]] Result<std::optional<mesh_relay_target>> relay_target(
+      std::uint64_t netns,
+      const Endpoint& client) const;                        // [any]
+  void count_denied(mesh_denial reason) const;              // [any]
+  Result<std::vector<mesh_conn_info>> connections() const;  // [any]
+
+  // Liveness and switches.
+  Status heartbeat();       // every 250 ms while the agent can take connections
+  Status stop_heartbeat();  // refuse relayed connections from now on
+  Status set_accel(const AccelSettings& settings);
+  Status set_metrics(bool enabled);
+  [[nodiscard]] bool metrics_enabled() const { return runtime_.metrics_enabled != 0; }
+  [[nodiscard]] AccelSettings accel() const;
+
+  // Counters, summed over CPUs. [any]
+  Status fold_open_connections() const;
+  [[nodiscard]] std::vector<std::pair<mesh_series, mesh_l4>> l4() const { return l4_.sums(); }
+  [[nodiscard]] std::vector<std::pair<mesh_failed_key, std::uint64_t>> failed() const {
+    return failed_.sums();
+  }
+  [[nodiscard]] std::vector<std::pair<mesh_http_key, std::uint64_t>> http() const {
+    return http_.sums();
+  }
+  [[nodiscard]] std::vector<std::pair<mesh_series, mesh_latency>> latency() const {
+    return latency_.sums();
+  }
+  [[nodiscard]] std::vector<std::pair<std::uint32_t, std::uint64_t>> denied() const {
+    return denied_.sums();
+  }
+  [[nodiscard]] std::vector<std::pair<std::uint32_t, std::uint64_t>> events() const {
+    return events_.sums();
+  }
+  struct Usage {
+    std::string map;
+    std::uint64_t entries;
+    std::uint64_t max_entries;
+  };
+  [[nodiscard]] std::vector<Usage> usage() const;
+
+ private:
+  struct ServiceState {
+    mesh_service value{};
+    std::vector<mesh_endpoint> endpoints;
+  };
+  Status write_runtime();
+
+  Programs programs_;
+  mutable std::mutex denied_mutex_;  // count_denied reads, adds and writes
+  mesh_runtime runtime_{};
+  Map<std::uint32_t, mesh_runtime> runtime_map_;
+  Map<std::uint32_t, mesh_service> service_map_;
+  Map<mesh_endpoint_key, mesh_endpoint> endpoint_map_;
+  Map<mesh_ns_addr, mesh_relay_target> relay_map_;
+  Map<mesh_tuple, mesh_leg> leg_map_;
+  Map<int, mesh_sock> sock_map_;
+  PerCpuMap<mesh_series, mesh_l4> l4_;
+  PerCpuMap<mesh_failed_key, std::uint64_t> failed_;
+  PerCpuMap<mesh_http_key, std::uint64_t> http_;
+  PerCpuMap<mesh_series, mesh_latency> latency_;
+  PerCpuMap<std::uint32_t, std::uint64_t> denied_;
+  PerCpuMap<std::uint32_t, std::uint64_t> events_;
+  std::map<std::uint32_t, ServiceState> services_;
+  std::set<mesh_tuple, ByteLess> seen_legs_;
+};
+
+}  // namespace mesh::bpf

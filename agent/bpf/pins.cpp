@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/bpf/pins.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "mesh/abi.h"
+
+#ifndef BPF_FS_MAGIC
+#define BPF_FS_MAGIC 0xcafe4a11
+#endif
+
+namespace mesh::bpf {
+namespace fs = std::filesystem;
+namespace {
+
+std::string version_name() { return fmt::format("v{}", MESH_ABI_VERSION); }
+
+// v1, v2, ...
+bool is_version(const std::string& name) {
+  return name.size() > 1 && name[0] == 'v' &&
+         name.find_first_not_of("0123456789", 1) == std::string::npos;
+}
+
+Result<UniqueFd> lock_directory(const fs::path& dir) {
+  UniqueFd fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, fmt::format("open pin directory {}", dir.string()));
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK)
+      return fail("another mesh-agent is running on pin directory {}: stop it, or give --pin-dir",
+                  dir.string());
+    return fail_errno(errno, fmt::format("lock pin directory {}", dir.string()));
+  }
+  return fd;
+}
+
+Status make_directory(const fs::path& dir) {
+  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST)
+    return fail_errno(errno, fmt::format("make pin directory {}", dir.string()));
+  return {};
+}
+
+std::vector<std::string> names_in(const fs::path& dir) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(dir, ignored))
+    names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Status require_bpffs(const fs::path& dir) {
+  struct statfs info {};
+  fs::path probe = dir;
+  while (::statfs(probe.c_str(), &info) != 0) {
+    if (errno != ENOENT || !probe.has_parent_path() || probe == probe.parent_path())
+      return fail_errno(errno, fmt::format("look at pin directory {}", dir.string()));
+    probe = probe.parent_path();
+  }
+  if (static_cast<std::uint64_t>(info.f_type) != BPF_FS_MAGIC)
+    return fail("pin directory {} is not on a BPF file system: run `mount -t bpf bpf /sys/fs/bpf`",
+                dir.string());
+  return {};
+}
+
+}  // namespace
+
+Result<Pins> Pins::open(const fs::path& dir) {
+  MESH_TRY(require_bpffs(dir), "pins");
+  MESH_TRY(make_directory(dir), "pins");
+  auto lock = lock_directory(dir);
+  if (!lock) return tl::unexpected(std::move(lock).error());
+
+  for (const auto& name : names_in(dir))
+    if (name != version_name())
+      return fail(
+          "{} has pins of another mesh-agent (ABI {}, this one has {}): their layout cannot be "
+          "taken over. Run "
+          "`mesh-agent cleanup --pin-dir {}` and start again; until then new mesh connections of "
+          "this node are not "
+          "managed",
+          dir.string(), name, version_name(), dir.string());
+
+  Pins pins;
+  pins.lock_ = std::move(*lock);
+  fs::path root = dir / version_name();
+  pins.maps_ = root / "maps";
+  pins.links_ = root / "links";
+  for (const auto& path : {root, pins.maps_, pins.links_}) MESH_TRY(make_directory(path), "pins");
+  pins.adopted_ = !names_in(pins.maps_).empty();
+  return pins;
+}
+
+std::vector<std::string> Pins::link_names() const { return names_in(links_); }
+
+Result<std::vector<std::string>> Pins::cleanup(const fs::path& dir) {
+  std::vector<std::string> removed;
+  std::error_code code;
+  if (!fs::exists(dir, code)) return removed;
+  MESH_TRY(require_bpffs(dir), "pins");
+  auto lock = lock_directory(dir);
+  if (!lock) return tl::unexpected(std::move(lock).error());
+  // A wrong --pin-dir must not cost others their pins.
+  for (const auto& name : names_in(dir))
+    if (!is_version(name))
+      return fail("{} has '{}', which no mesh-agent made: nothing is removed", dir.string(), name);
+
+  // bpffs has no rmdir -r of its own; links go before maps so that no program runs on half of its
+  // maps.
+  std::vector<fs::path> files, directories;
+  for (const auto& entry : fs::recursive_directory_iterator(dir, code))
+    (entry.is_directory() ? directories : files).push_back(entry.path());
+  std::stable_partition(files.begin(), files.end(),
+                        [](const fs::path& p) { return p.parent_path().filename() == "links"; });
+  for (const auto& file : files) {
+    if (::unlink(file.c_str()) != 0)
+      return fail_errno(errno, fmt::format("unpin {}", file.string()));
+    removed.push_back(fs::relative(file, dir, code).string());
+  }
+  std::sort(directories.rbegin(), directories.rend());
+  for (const auto& directory : directories)
+    if (::rmdir(directory.c_str()) != 0)
+      return fail_errno(errno, fmt::format("remove {}", directory.string()));
+  if (::rmdir(dir.c_str()) != 0) return fail_errno(errno, fmt::format("remove {}", dir.string()));
+  return removed;
+}
+
+}  // namespace mesh::bpf

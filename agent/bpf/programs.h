@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loads the BPF programs, adopts what an earlier agent pinned, attaches beside the programs of
+// others, and pins. It knows nothing about what the maps mean.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/base/result.h"
+#include "agent/base/unique_fd.h"
+#include "agent/bpf/pins.h"
+
+struct mesh_bpf;
+struct bpf_program;
+
+namespace mesh::bpf {
+
+struct SkeletonDeleter {
+  void operator()(mesh_bpf* skeleton) const noexcept;
+};
+using SkeletonPtr = std::unique_ptr<mesh_bpf, SkeletonDeleter>;
+
+struct Degraded {
+  std::string feature;  // "sockmap"
+  std::string reason;   // why, and what follows
+};
+
+struct ProgramInfo {
+  std::string name;
+  std::uint32_t verified_instructions;
+};
+
+class Programs {
+ public:
+  struct Options {
+    std::filesystem::path pin_dir;
+    std::filesystem::path cgroup_root;  // a cgroup v2 directory
+    bool disable_tracing = false;       // force the degraded mode without fexit programs
+  };
+
+  // Loads and attaches everything except the per-namespace programs. Nothing is left attached when
+  // it fails.
+  static Result<Programs> open(const Options& options);
+
+  [[nodiscard]] mesh_bpf& skeleton() const { return *skeleton_; }
+  [[nodiscard]] bool adopted() const { return pins_.adopted(); }
+  [[nodiscard]] std::uint64_t generation() const { return generation_; }
+  [[nodiscard]] const std::vector<Degraded>& degraded() const { return degraded_; }
+  [[nodiscard]] std::vector<ProgramInfo> verified() const;
+
+  // The egress half of the HTTP sniffer is attached only while a service speaks HTTP: an empty hook
+  // alone costs about 1.5 % of a request. Attach before the first such service is in the maps,
+  // detach after the last is out.
+  Status attach_sniffer();
+  Status detach_sniffer();
+
+  // sk_lookup of one namespace: updates the pinned link in place or makes one.
+  Status attach_inbound(std::uint64_t netns_cookie, int netns_fd);
+  Status detach_inbound(std::uint64_t netns_cookie);
+  // Namespaces that have a pinned sk_lookup link; links of dead namespaces are dropped on the way.
+  [[nodiscard]] std::vector<std::uint64_t> inbound_namespaces();
+
+  // Runs an iterator over the sockets of the mesh and gives what it wrote.
+  [[nodiscard]] Result<std::vector<std::byte>> run_fold_iterator() const;
+  [[nodiscard]] Result<std::vector<std::byte>> run_connections_iterator() const;
+
+ private:
+  explicit Programs(Pins pins) : pins_(std::move(pins)) {}
+  Status load(const Options& options);
+  Status attach_cgroup();
+  Status attach_cgroup_program(bpf_program* program);
+  Status attach_sockmap();
+  Status attach_tracing();
+  Status prepare_iterators();
+  void undo_new_pins();
+
+  Pins pins_;
+  SkeletonPtr skeleton_;
+  UniqueFd cgroup_;
+  std::uint64_t cgroup_id_ = 0;
+  std::uint64_t generation_ = 1;
+  std::vector<Degraded> degraded_;
+  std::vector<std::string> new_links_;
+  UniqueFd fold_link_, connections_link_;
+};
+
+}  // namespace mesh::bpf

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/capture/controller.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <boost/asio/post.hpp>
+#include <cstring>
+
+#include "agent/base/log.h"
+#include "agent/base/netns.h"
+#include "agent/bpf/abi_convert.h"
+#include "agent/capture/relay_dialer.h"
+
+namespace mesh::capture {
+namespace {
+
+constexpr int kBacklog = 4096;
+
+Endpoint loopback4() { return {*Address::parse("127.0.0.1"), MESH_PORT_OUTBOUND}; }
+Endpoint loopback6() { return {*Address::parse("::1"), MESH_PORT_OUTBOUND}; }
+
+}  // namespace
+
+Controller::Controller(boost::asio::io_context& io, Options options, bpf::Datapath& datapath,
+                       relay::Pool& relay)
+    : io_(io),
+      options_(std::move(options)),
+      datapath_(datapath),
+      relay_(relay),
+      dialer_(std::make_shared<RelayDialer>(datapath, directory_)) {
+  node_.node_cidrs = options_.node_cidrs;
+  node_.vip_cidrs = {options_.vip_cidr4, options_.vip_cidr6};
+  node_.sockmap_available = options_.sockmap_available;
+  for (const auto& [label, name] : datapath_.names.content()) labels_.seed(label, name.name);
+}
+
+void Controller::seed_vips(catalog::VipAllocator& vips) const {
+  for (const auto& [address, label] : datapath_.vips.content()) {
+    auto name = datapath_.names.content().find(label);
+    const Address v4 = bpf::from_abi(address);
+    if (name == datapath_.names.content().end() || !v4.is_v4()) continue;
+    if (auto status = vips.seed(name->second.name, v4); !status)
+      log::warn("the VIP of an earlier run is not kept: {}", status.error().what);
+  }
+}
+
+Status Controller::start() {
+  // The node's own namespace first: its connections and listeners are never refused in between.
+  UniqueFd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!probe) return fail_errno(errno, "socket");
+  auto cookie = netns_cookie(probe.get());
+  if (!cookie) return context(std::move(cookie).error(), "own network namespace");
+  MESH_TRY(datapath_.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
+           "namespaces");
+  for (const auto& cidr : node_.node_cidrs)
+    MESH_TRY(datapath_.cidrs.put(bpf::to_abi(cidr), MESH_CIDR_NODE), "CIDRs");
+  for (const auto& cidr : node_.vip_cidrs)
+    MESH_TRY(datapath_.cidrs.put(bpf::to_abi(cidr), MESH_CIDR_VIP), "CIDRs");
+  return {};
+}
+
+workload::Callbacks Controller::callbacks() {
+  return {
+      .on_found = [this](const workload::Workload& w) { on_found(w); },
+      .on_changed = [this](const workload::Workload& w) { on_changed(w); },
+      .on_gone = [this](std::uint64_t cookie) { on_gone(cookie); },
+      .on_host_addresses =
+          [this](const std::vector<Address>& addresses) {
+            node_.host_addresses = addresses;
+            schedule_apply();
+          },
+  };
+}
+
+Status Controller::adopted_all() {
+  for (const auto cookie : datapath_.programs().inbound_namespaces())
+    if (enrolled_.count(cookie) == 0)
+      MESH_TRY(datapath_.programs().detach_inbound(cookie), "adopt");
+  ready_ = true;
+  apply();
+  if (!last_failure_.empty()) return fail("{}", last_failure_);
+  return {};
+}
+
+void Controller::on_found(const workload::Workload& workload) {
+  Enrolled& enrolled = enrolled_[workload.cookie];
+  enrolled.workload = workload;
+  if (auto status = enrol(enrolled); !status) {
+    // It stays unclassified, so its mesh destinations are refused.
+    if (not_enrolled_.insert_or_assign(workload.cookie, workload).second)
+      log::error("workload {} ({}) is not enrolled, trying again: {}", workload.hint,
+                 workload.addresses.front().to_string(), status.error().what);
+    (void)relay_.drop_namespace(workload.cookie);  // a listener may exist already
+    enrolled_.erase(workload.cookie);
+    return;
+  }
+  not_enrolled_.erase(workload.cookie);
+  std::string addresses;
+  for (const auto& address : workload.addresses) addresses += " " + address.to_string();
+  log::info("workload found: {}{} (netns cookie {})", workload.hint, addresses, workload.cookie);
+  schedule_apply();
+}
+
+void Controller::retry_enrolment() {
+  const auto waiting = not_enrolled_;
+  for (const auto& [cookie, workload] : waiting) on_found(workload);
+}
+
+void Controller::on_changed(const workload::Workload& workload) {
+  auto it = enrolled_.find(workload.cookie);
+  if (it == enrolled_.end()) return on_found(workload);
+  it->second.workload = workload;
+  if (auto netns = discovery_->open_netns(workload.cookie))
+    open_listeners(it->second, netns->get());
+  log::info("workload changed: {} (netns cookie {})", workload.hint, workload.cookie);
+  schedule_apply();
+}
+
+void Controller::on_gone(std::uint64_t cookie) {
+  not_enrolled_.erase(cookie);
+  auto it = enrolled_.find(cookie);
+  if (it == enrolled_.end()) return;
+  const std::string hint = it->second.workload.hint;
+  enrolled_.erase(it);
+  // The maps first: nobody is sent there while the sockets go.
+  apply();
+  publish_directory();
+  auto aborted = relay_.drop_namespace(cookie);
+  if (!aborted) log::error("sockets of gone workload {}: {}", hint, aborted.error().what);
+  if (auto status = datapath_.programs().detach_inbound(cookie); !status)
+    log::error("gone workload {}: {}", hint, status.error().what);
+  log::info("workload gone: {} (netns cookie {}, {} relayed connections reset)", hint, cookie,
+            aborted.value_or(0));
+}
+
+// The order closes before it opens: inbound SYNs are judged before the namespace may send, and both
+// before anybody is told that the workload exists.
+Status Controller::enrol(Enrolled& enrolled) {
+  auto netns = discovery_->open_netns(enrolled.workload.cookie);
+  if (!netns) return context(std::move(netns).error(), "enrol");
+  MESH_TRY(datapath_.programs().attach_inbound(enrolled.workload.cookie, netns->get()), "enrol");
+  open_listeners(enrolled, netns->get());
+  enrolled.handle =
+      std::make_shared<const NetnsHandle>(enrolled.workload.cookie, std::move(*netns));
+  publish_directory();
+  return {};
+}
+
+void Controller::open_listeners(Enrolled& enrolled, int netns_fd) {
+  const auto open = [&](bool wanted, bool& has, const Endpoint& at) {
+    if (!wanted || has) return;
+    auto socket = make_listener(netns_fd, at);
+    Result<relay::ListenerId> id =
+        socket ? relay_.listen(std::move(*socket), enrolled.workload.cookie, dialer_)
+               : Result<relay::ListenerId>(tl::unexpected(std::move(socket).error()));
+    if (!id) {
+      log::warn("workload {}: no relay at {}, so its connections that need one are refused: {}",
+                enrolled.workload.hint, at.to_string(), id.error().what);
+      return;
+    }
+    has = true;
+  };
+  open(enrolled.workload.has_ipv4_loopback, enrolled.has_listener4, loopback4());
+  open(enrolled.workload.has_ipv6_loopback, enrolled.has_listener6, loopback6());
+}
+
+Result<UniqueFd> Controller::make_listener(int netns_fd, const Endpoint& at) const {
+  UniqueFd fd;
+  auto status = in_netns(netns_fd, [&]() -> Status {
+    const SockAddr address(at);
+    const int one = 1;
+    fd.reset(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+    if (!fd) return fail_errno(errno, "socket");
+    (void)::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one,
+                       sizeof one);  // only shortens a restart
+    if (::bind(fd.get(), address.get(), address.length) != 0) return fail_errno(errno, "bind");
+    MESH_TRY(datapath_.mark_agent_socket(fd.get()), "mark");
+    if (::listen(fd.get(), kBacklog) != 0) return fail_errno(errno, "listen");
+    return {};
+  });
+  if (!status) return context(std::move(status).error(), "listen at " + at.to_string());
+  return fd;
+}
+
+void Controller::publish_directory() {
+  NetnsDirectory::Snapshot snapshot;
+  for (const auto& [cookie, enrolled] : enrolled_)
+    if (enrolled.handle)
+      for (const auto& address : enrolled.workload.addresses)
+        snapshot.emplace(address, enrolled.handle);
+  directory_->publish(std::move(snapshot));
+}
+
+void Controller::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
+  catalog_ = std::move(catalog);
+  log::info("catalog applied: {} services, {} instances", catalog_->services().size(),
+            catalog_->instances());
+  schedule_apply();
+}
+
+void Controller::schedule_apply() {
+  if (apply_scheduled_ || !ready_) return;
+  apply_scheduled_ = true;
+  boost::asio::post(io_, [this] {
+    apply_scheduled_ = false;
+    apply();
+  });
+}
+
+void Controller::apply() {
+  if (!ready_) return;
+  if (auto status = apply_now(); !status) {
+    ++apply_failures_;
+    // Half applied is closed, not open: what is missing from a map is refused.
+    if (status.error().what != last_failure_)
+      log::error("the datapath is not up to date: {}", status.error().what);
+    last_failure_ = status.error().what;
+    return;
+  }
+  if (!last_failure_.empty()) log::info("the datapath is up to date again");
+  last_failure_.clear();
+}
+
+// Without a catalog nobody knows the services of a workload. One that an earlier agent knew keeps
+// its label; an address that has gone or changed hands leaves the services it was in.
+Status Controller::adopt_services(Desired& desired) {
+  for (auto& [cookie, netns] : desired.netns)
+    if (auto it = datapath_.netns.content().find(cookie); it != datapath_.netns.content().end())
+      netns.label = it->second.label;
+  for (const auto& [address, before] : datapath_.addrs.content()) {
+    auto now = desired.addrs.find(address);
+    if (now != desired.addrs.end() && now->second.netns == before.netns) {
+      now->second.label = before.label;
+      continue;
+    }
+    MESH_TRY(datapath_.drop_endpoints(address), "services");
+    std::vector<mesh_port_key> stale;
+    for (const auto& [key, port] : datapath_.ports.content())
+      if (std::memcmp(&key.addr, &address, sizeof address) == 0) stale.push_back(key);
+    for (const auto& key : stale) MESH_TRY(datapath_.ports.erase(key), "ports");
+  }
+  return {};
+}
+
+Status Controller::apply_now() {
+  node_.host_cookie = discovery_->host_cookie();
+  node_.workloads.clear();
+  for (const auto& [cookie, enrolled] : enrolled_) node_.workloads.push_back(enrolled.workload);
+  publish_directory();
+  // Until the first catalog is there, services stay as an earlier agent left them: only who is who
+  // is brought up to date.
+  static const catalog::Catalog kEmpty;
+  auto desired = compute(node_, catalog_ ? *catalog_ : kEmpty, labels_);
+  if (!desired) return tl::unexpected(std::move(desired).error());
+  if (!catalog_) MESH_TRY(adopt_services(*desired), "adopt");
+
+  for (const auto& [name, label] : labels_.all()) {
+    mesh_name value{};
+    std::strncpy(value.name, name.c_str(), sizeof value.name - 1);
+    MESH_TRY(datapath_.names.put(label, value), "names");
+  }
+  MESH_TRY(datapath_.cidrs.sync(desired->cidrs), "CIDRs");
+  // Who somebody is before where services are: an address never answers for its former owner.
+  MESH_TRY(datapath_.addrs.sync(desired->addrs), "addresses");
+  MESH_TRY(datapath_.netns.sync(desired->netns), "namespaces");
+  if (!catalog_) return {};
+  bool http = false;
+  for (const auto& [label, service] : desired->services)
+    http |= (service.flags & MESH_SVC_HTTP) != 0;
+  if (http) MESH_TRY(datapath_.programs().attach_sniffer(), "services");
+  MESH_TRY(datapath_.ports.sync(desired->ports), "ports");
+  for (const auto& [label, service] : desired->services)
+    MESH_TRY(datapath_.set_service(label, service.flags, service.endpoints), "services");
+  MESH_TRY(datapath_.vips.sync(desired->vips), "VIPs");
+  for (const auto label : datapath_.services())
+    if (desired->services.count(label) == 0) MESH_TRY(datapath_.erase_service(label), "services");
+  if (!http) MESH_TRY(datapath_.programs().detach_sniffer(), "services");
+  return {};
+}
+
+}  // namespace mesh::capture

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes the datapath follow the world: workloads that come and go, the catalog as it changes.
+// Control thread only.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/base/result.h"
+#include "agent/bpf/datapath.h"
+#include "agent/capture/desired.h"
+#include "agent/capture/labels.h"
+#include "agent/capture/netns_directory.h"
+#include "agent/catalog/model.h"
+#include "agent/catalog/vip.h"
+#include "agent/relay/pool.h"
+#include "agent/workload/discovery.h"
+
+namespace mesh::capture {
+
+class Controller {
+ public:
+  struct Options {
+    std::vector<Cidr> node_cidrs;
+    Cidr vip_cidr4;
+    Cidr vip_cidr6;
+    bool sockmap_available = true;
+  };
+
+  Controller(boost::asio::io_context& io, Options options, bpf::Datapath& datapath,
+             relay::Pool& relay);
+
+  // Names and VIPs that an earlier agent gave away.
+  void seed_vips(catalog::VipAllocator& vips) const;
+  // Before discovery: node and VIP ranges are refused from unclassified namespaces from here on.
+  Status start();
+  // After discovery has started and reported what exists: drops what an earlier agent left of dead
+  // namespaces.
+  Status adopted_all();
+
+  [[nodiscard]] workload::Callbacks callbacks();
+  void set_discovery(const workload::Discovery& discovery) { discovery_ = &discovery; }
+  void on_catalog(std::shared_ptr<const catalog::Catalog> catalog);
+  // Tries again to enrol workloads that could not be (out of descriptors, say). About once a
+  // second.
+  void retry_enrolment();
+
+  [[nodiscard]] const catalog::Catalog* catalog() const { return catalog_.get(); }
+  [[nodiscard]] const NodeState& node() const { return node_; }
+  [[nodiscard]] const Labels& labels() const { return labels_; }
+  [[nodiscard]] std::uint64_t apply_failures() const { return apply_failures_; }
+  // Why the last apply failed; empty when the maps hold what they should.
+  [[nodiscard]] const std::string& last_failure() const { return last_failure_; }
+
+ private:
+  struct Enrolled {
+    workload::Workload workload;
+    bool has_listener4 = false;
+    bool has_listener6 = false;
+    std::shared_ptr<const NetnsHandle> handle;
+  };
+
+  void on_found(const workload::Workload& workload);
+  void on_changed(const workload::Workload& workload);
+  void on_gone(std::uint64_t cookie);
+  Status enrol(Enrolled& enrolled);
+  void open_listeners(Enrolled& enrolled, int netns_fd);
+  Result<UniqueFd> make_listener(int netns_fd, const Endpoint& at) const;
+  void publish_directory();
+  void schedule_apply();
+  void apply();
+  Status apply_now();
+  Status adopt_services(Desired& desired);
+
+  boost::asio::io_context& io_;
+  Options options_;
+  bpf::Datapath& datapath_;
+  relay::Pool& relay_;
+  const workload::Discovery* discovery_ = nullptr;
+  std::shared_ptr<NetnsDirectory> directory_ = std::make_shared<NetnsDirectory>();
+  std::shared_ptr<relay::Dialer> dialer_;
+  std::shared_ptr<const catalog::Catalog> catalog_;  // null until the first good one
+  std::map<std::uint64_t, Enrolled> enrolled_;
+  std::map<std::uint64_t, workload::Workload> not_enrolled_;  // stay unclassified, which is refused
+  NodeState node_;
+  Labels labels_;
+  bool apply_scheduled_ = false;
+  bool ready_ = false;
+  std::uint64_t apply_failures_ = 0;
+  std::string last_failure_;
+};
+
+}  // namespace mesh::capture

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/capture/leg_sockets.h"
+
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/socket.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "agent/base/log.h"
+#include "agent/base/netns.h"
+
+namespace mesh::capture {
+namespace {
+
+// Sockets made in another namespace by a thread that is back in its own before it does anything
+// else. It must not go on in a foreign namespace: every later socket of the thread would be made
+// there.
+Result<std::vector<UniqueFd>> sockets_in_netns(int netns_fd, int family, std::size_t count) {
+  thread_local const auto own = open_own_netns();
+  if (!own) return tl::unexpected(own.error());
+  if (::setns(netns_fd, CLONE_NEWNET) != 0)
+    return fail_errno(errno, "setns to the server's network namespace");
+  std::vector<UniqueFd> fds;
+  int socket_error = 0;
+  while (fds.size() < count && socket_error == 0) {
+    UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+    if (fd)
+      fds.push_back(std::move(fd));
+    else
+      socket_error = errno;
+  }
+  if (::setns(own->get(), CLONE_NEWNET) != 0) {
+    log::error("a thread cannot return to its own network namespace: {}", std::strerror(errno));
+    std::abort();
+  }
+  if (fds.empty())
+    return fail_errno(socket_error, "make a socket in the server's network namespace");
+  return fds;
+}
+
+Result<LegSocket> prepare(UniqueFd fd, int family, const bpf::Datapath& datapath) {
+  MESH_TRY(datapath.mark_agent_socket(fd.get()), "mark a leg");
+  // Without it bind(2) would not give out a port that is in TIME_WAIT. Cannot fail on a TCP socket.
+  const int one = 1;
+  (void)::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  const SockAddr source({*Address::parse(family == AF_INET ? "127.0.0.1" : "::1"), 0});
+  if (::bind(fd.get(), source.get(), source.length) != 0)
+    return fail_errno(errno, "bind a leg to the loopback");
+  auto bound = local_endpoint(fd.get());
+  if (!bound) return context(std::move(bound).error(), "bind a leg");
+  return LegSocket{std::move(fd), *bound};
+}
+
+}  // namespace
+
+Result<LegSocket> LegSockets::take(int family, const bpf::Datapath& datapath) {
+  std::lock_guard lock(mutex_);
+  auto& pool = family == AF_INET ? v4_ : v6_;
+  if (pool.empty())
+    if (auto status = refill(family, datapath, pool); !status)
+      return tl::unexpected(std::move(status).error());
+  LegSocket socket = std::move(pool.back());
+  pool.pop_back();
+  return socket;
+}
+
+Status LegSockets::refill(int family, const bpf::Datapath& datapath, std::vector<LegSocket>& pool) {
+  auto fds = sockets_in_netns(netns_fd_, family, kBatch);
+  if (!fds) return tl::unexpected(std::move(fds).error());
+  Error last;
+  for (auto& fd : *fds) {
+    auto socket = prepare(std::move(fd), family, datapath);
+    if (socket)
+      pool.push_back(std::move(*socket));
+    else
+      last = std::move(socket).error();
+  }
+  if (pool.empty()) return tl::unexpected(std::move(last));
+  return {};
+}
+
+}  // namespace mesh::capture

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <climits>
+#include <fstream>
+#include <sstream>
+
+#include "agent/catalog/vip.h"
+
+namespace mesh {
+namespace {
+
+constexpr const char* kDescription =
+    "mesh-agent: a service mesh without sidecars and without iptables.\n\n"
+    "Captures the TCP traffic of this node's pods with eBPF, relays what needs relaying and "
+    "exports L4 and L7\n"
+    "metrics. Run it as root, one process a node:\n\n"
+    "  mesh-agent --node-cidr 10.0.0.0/24 --config-dir /etc/mesh-agent/services\n\n"
+    "A pod is a network namespace that holds an address in --node-cidr. Services are Consul "
+    "service definitions\n"
+    "in JSON files. Ask a running agent with `mesh-agent status` and `mesh-agent connections`.";
+
+constexpr const char* kFooter =
+    "Every flag may also come from the environment: --node-cidr from MESH_AGENT_NODE_CIDR, and so "
+    "on.\n"
+    "Signals: SIGTERM or SIGINT drains relayed connections and exits; the BPF programs stay and "
+    "keep local\n"
+    "connections going until `mesh-agent cleanup`.";
+
+std::string env_name(std::string flag) {
+  std::string name = "MESH_AGENT";
+  flag.erase(0, 1);  // one of the two dashes becomes the underscore
+  for (char c : flag)
+    name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
+}
+
+// The first cgroup v2 mount: the whole hierarchy on a unified system, the v2 side of a hybrid one.
+std::string find_cgroup_root() {
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    const auto separator = line.find(" - ");
+    if (separator == std::string::npos || line.compare(separator + 3, 8, "cgroup2 ") != 0) continue;
+    std::istringstream fields(line);
+    std::string id, parent, device, root, mountpoint;
+    fields >> id >> parent >> device >> root >> mountpoint;
+    return mountpoint;
+  }
+  return "/sys/fs/cgroup";
+}
+
+std::string host_name() {
+  char name[HOST_NAME_MAX + 1] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "localhost";
+}
+
+Result<Endpoint> parse_endpoint(const std::string& text) {
+  const auto colon = text.rfind(':');
+  if (colon == std::string::npos) return fail("'{}' is not ADDRESS:PORT", text);
+  std::string host = text.substr(0, colon);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']')
+    host = host.substr(1, host.size() - 2);
+  auto address = Address::parse(host);
+  std::uint16_t port = 0;
+  const char* end = text.data() + text.size();
+  auto [stop, code] = std::from_chars(text.data() + colon + 1, end, port);
+  if (!address || code != std::errc{} || stop != end)
+    return fail("'{}' is not ADDRESS:PORT, as in 0.0.0.0:15020 or [::1]:15021", text);
+  return Endpoint{*address, port};
+}
+
+struct Texts {
+  std::vector<std::string> node_cidrs;
+  std::string metrics_listen = "0.0.0.0:15020";
+  std::string debug_listen = "127.0.0.1:15021";
+  std::string vip_cidr6{catalog::kDefaultVipPrefix6};
+  std::string log_format = "text";
+  unsigned drain_seconds = 30;
+};
+
+Status convert(const Texts& texts, Options& options) {
+  for (const auto& text : texts.node_cidrs) {
+    auto cidr = Cidr::parse(text);
+    if (!cidr) return context(std::move(cidr).error(), "--node-cidr");
+    for (const auto& other : options.node_cidrs)
+      if (cidr->overlaps(other))
+        return fail("--node-cidr: {} and {} overlap: give each prefix once", other.to_string(),
+                    cidr->to_string());
+    options.node_cidrs.push_back(*cidr);
+  }
+  auto vip6 = Cidr::parse(texts.vip_cidr6);
+  if (!vip6) return context(std::move(vip6).error(), "--vip-cidr6");
+  if (auto checked = catalog::VipAllocator::create(*vip6); !checked)
+    return context(std::move(checked).error(), "--vip-cidr6");
+  options.vip_cidr6 = *vip6;
+  for (const auto& cidr : options.node_cidrs)
+    for (const auto& vip : {*Cidr::parse("240.0.0.0/4"), *vip6})
+      if (cidr.overlaps(vip))
+        return fail("--node-cidr: {} overlaps {}, where service VIPs come from", cidr.to_string(),
+                    vip.to_string());
+  auto metrics = parse_endpoint(texts.metrics_listen);
+  if (!metrics) return context(std::move(metrics).error(), "--metrics-listen");
+  options.metrics_listen = *metrics;
+  auto debug = parse_endpoint(texts.debug_listen);
+  if (!debug) return context(std::move(debug).error(), "--debug-listen");
+  if (!debug->address.is_loopback())
+    return fail(
+        "--debug-listen: {} is not a loopback address; the debug pages are for this node only",
+        debug->to_string());
+  options.debug_listen = *debug;
+  options.drain_timeout = std::chrono::seconds(texts.drain_seconds);
+  options.log_format = texts.log_format == "json" ? log::Format::Json : log::Format::Text;
+  return {};
+}
+
+}  // namespace
+
+tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
+  Options options;
+  Texts texts;
+  options.node_name = host_name();
+  options.cgroup_root = find_cgroup_root();
+  options.pin_dir = "/sys/fs/bpf/mesh-agent";
+  options.admin_socket = "/run/mesh-agent/agent.sock";
+  options.log_level = "info";
+
+  CLI::App app{kDescription, "mesh-agent"};
+  app.footer(kFooter);
+  app.get_formatter()->column_width(34);
+  app.fallthrough();
+  const auto add = [&](const std::string& flag, auto& value, const std::string& help) {
+    return app.add_option(flag, value, help)->envname(env_name(flag))->capture_default_str();
+  };
+  add("--node-cidr", texts.node_cidrs,
+      "Address range of this node's pods; repeatable, IPv4 and IPv6")
+      ->delimiter(',')
+      ->type_name("CIDR");
+  add("--node-name", options.node_name, "Name of this node")->type_name("NAME");
+  add("--config-dir", options.config_dir,
+      "Directory of *.json files with Consul service definitions, watched")
+      ->type_name("DIR");
+  add("--metrics-listen", texts.metrics_listen, "Where /metrics, /healthz and /readyz are served")
+      ->type_name("ADDR:PORT");
+  add("--debug-listen", texts.debug_listen, "Where /debug/ is served; loopback only")
+      ->type_name("ADDR:PORT");
+  add("--cgroup-root", options.cgroup_root, "cgroup v2 directory that holds every pod of this node")
+      ->type_name("DIR");
+  add("--pin-dir", options.pin_dir, "Directory on a BPF file system for pinned links and maps")
+      ->type_name("DIR");
+  add("--admin-socket", options.admin_socket, "Unix socket of status, connections and debug")
+      ->type_name("PATH");
+  add("--vip-cidr6", texts.vip_cidr6, "A /96 of fc00::/7 that IPv6 VIPs are taken from")
+      ->type_name("CIDR");
+  add("--drain-timeout", texts.drain_seconds,
+      "How long SIGTERM waits for relayed connections, in seconds")
+      ->type_name("SECONDS");
+  add("--relay-threads", options.relay_threads, "Threads of the relay; 0 is one a core")
+      ->check(CLI::Range(0u, 256u))
+      ->type_name("N");
+  app.add_flag("--disable-tracing", options.disable_tracing,
+               "Do not load fexit programs (sockmap acceleration is off then)")
+      ->envname("MESH_AGENT_DISABLE_TRACING");
+  add("--log-level", options.log_level, "trace, debug, info, warn or error")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
+      ->type_name("LEVEL");
+  add("--log-format", texts.log_format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->type_name("FORMAT");
+
+  app.require_subcommand(0, 1);
+  const auto command = [&](const char* name, const char* help, Command value) {
+    auto* sub = app.add_subcommand(name, help);
+    sub->callback([&options, value] { options.command = value; });
+    return sub;
+  };
+  const auto add_json = [&](CLI::App* sub) { sub->add_flag("--json", options.json, "Print JSON"); };
+  add_json(command("preflight", "Say what this kernel and host lack, and what follows from it",
+                   Command::Preflight));
+  add_json(command("status",
+                   "Show the running agent: workloads, services with their VIPs, degraded features",
+                   Command::ShowStatus));
+  add_json(command("connections", "List open mesh connections with path, names and bytes",
+                   Command::ShowConnections));
+  command("cleanup", "Detach and unpin everything, of any version; open local connections go on",
+          Command::Cleanup);
+  command("guard", "Pin a deny for mesh destinations until the agent starts; for a boot unit",
+          Command::Guard);
+  auto* debug = command("debug", "Change switches of the running agent", Command::Debug);
+  auto* set = debug->add_subcommand(
+      "set", "accel=on|off  accel-budget=BYTES  accel-max-write=BYTES  metrics=on|off");
+  set->add_option("key=value", options.debug_values, "What to change")->required();
+  debug->require_subcommand(1);
+  command("version", "Print the version", Command::Version);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return tl::unexpected(Exit{app.exit(e)});
+  }
+  auto status = convert(texts, options);
+  if (status && options.node_cidrs.empty() &&
+      (options.command == Command::Run || options.command == Command::Guard))
+    status = fail(
+        "--node-cidr is required: give the address range of this node's pods, as in --node-cidr "
+        "10.0.0.0/24");
+  if (!status) {
+    fmt::print(stderr, "mesh-agent: {}\n", status.error().what);
+    return tl::unexpected(Exit{2});
+  }
+  return options;
+}
+
+}  // namespace mesh

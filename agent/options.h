@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the command line says. Checked as far as that needs nothing from the system.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/base/address.h"
+#include "agent/base/log.h"
+
+namespace mesh {
+
+enum class Command { Run, Preflight, ShowStatus, ShowConnections, Cleanup, Guard, Debug, Version };
+
+struct Options {
+  Command command = Command::Run;
+
+  std::vector<Cidr> node_cidrs;
+  std::string node_name;
+  std::string config_dir;  // empty: no services
+  Endpoint metrics_listen;
+  Endpoint debug_listen;
+  std::string cgroup_root;
+  std::string pin_dir;
+  std::string admin_socket;
+  std::optional<Cidr> vip_cidr6;
+  std::chrono::milliseconds drain_timeout{30'000};
+  unsigned relay_threads = 0;  // 0: one per core
+  bool disable_tracing = false;
+  std::string log_level;
+  log::Format log_format = log::Format::Text;
+
+  bool json = false;                      // status, connections, preflight
+  std::vector<std::string> debug_values;  // debug set: key=value
+};
+
+struct Exit {
+  int code;  // of the process; the message has been printed
+};
+
+// Parses argv and the environment (MESH_AGENT_<FLAG>). Help and errors are printed here, one clear
+// sentence each.
+tl::expected<Options, Exit> parse_options(int argc, const char* const* argv);
+
+}  // namespace mesh

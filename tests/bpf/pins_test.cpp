@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pins, links and generations: one agent at a time, adoption in place, nothing left behind, and the
+// programs of others untouched.
+#include <bpf/bpf.h>
+#include <gmock/gmock.h>
+
+#include "agent/bpf/datapath.h"
+#include "mesh.skel.h"
+#include "tests/bpf/scratch.h"
+
+namespace mesh::test {
+namespace {
+
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+class PinsTest : public MeshRun {
+ protected:
+  std::size_t attached(bpf_attach_type type) {
+    UniqueFd cgroup(::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    __u32 ids[64], count = 64;
+    EXPECT_EQ(bpf_prog_query(cgroup.get(), type, 0, nullptr, ids, &count), 0);
+    return count;
+  }
+  std::vector<std::size_t> all_attached() {
+    std::vector<std::size_t> counts;
+    for (auto type :
+         {BPF_CGROUP_INET4_CONNECT, BPF_CGROUP_INET6_CONNECT, BPF_CGROUP_SOCK_OPS,
+          BPF_CGROUP_INET_INGRESS, BPF_CGROUP_INET4_GETPEERNAME, BPF_CGROUP_INET6_GETSOCKNAME})
+      counts.push_back(attached(type));
+    return counts;
+  }
+  // A connect4 program of somebody else, attached the way that allows others beside it.
+  UniqueFd attach_foreign() {
+    const bpf_insn pass[] = {
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 1},
+        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0}};
+    LIBBPF_OPTS(bpf_prog_load_opts, opts);
+    opts.expected_attach_type = BPF_CGROUP_INET4_CONNECT;
+    UniqueFd prog(bpf_prog_load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, "foreign", "GPL", pass, 2, &opts));
+    UniqueFd cgroup(::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    EXPECT_EQ(
+        bpf_prog_attach(prog.get(), cgroup.get(), BPF_CGROUP_INET4_CONNECT, BPF_F_ALLOW_MULTI), 0);
+    return prog;
+  }
+};
+
+TEST_F(PinsTest, FreshThenAdoptedInPlace) {
+  std::uint64_t generation = 0;
+  std::vector<std::size_t> counts;
+  {
+    auto first = open();
+    ASSERT_TRUE(first) << first.error().what;
+    EXPECT_FALSE(first->adopted());
+    generation = first->generation();
+    counts = all_attached();
+    EXPECT_EQ(counts, std::vector<std::size_t>(counts.size(), 1));
+    bpf::Datapath datapath(std::move(*first));
+    ASSERT_TRUE(datapath.heartbeat());  // writes the generation
+    ASSERT_TRUE(datapath.vips.put({{1, 2, 3, 4}}, 99));
+  }
+  EXPECT_EQ(all_attached(), counts);  // the links are pinned
+  auto second = open();
+  ASSERT_TRUE(second) << second.error().what;
+  EXPECT_TRUE(second->adopted());
+  EXPECT_EQ(second->generation(), generation + 1);
+  EXPECT_EQ(all_attached(), counts);
+  bpf::Datapath datapath(std::move(*second));
+  EXPECT_EQ(datapath.vips.content().size(), 1u);
+}
+
+TEST_F(PinsTest, ASecondAgentIsRefused) {
+  auto first = open();
+  ASSERT_TRUE(first) << first.error().what;
+  auto second = open();
+  ASSERT_FALSE(second);
+  EXPECT_THAT(second.error().what, HasSubstr("another mesh-agent is running"));
+  auto cleanup = bpf::Pins::cleanup(pins_);
+  ASSERT_FALSE(cleanup);
+  EXPECT_THAT(cleanup.error().what, HasSubstr("another mesh-agent is running"));
+  EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 1u);
+}
+
+TEST_F(PinsTest, AnotherAbiIsRefusedWithInstructions) {
+  fs::create_directories(pins_ + "/v99");
+  auto programs = open();
+  ASSERT_FALSE(programs);
+  EXPECT_THAT(programs.error().what, HasSubstr("mesh-agent cleanup --pin-dir " + pins_));
+  EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 0u);
+}
+
+TEST_F(PinsTest, OnlyABpfFileSystemWillDo) {
+  pins_ = "/tmp/mt-not-bpffs";
+  auto programs = open();
+  ASSERT_FALSE(programs);
+  EXPECT_THAT(programs.error().what, HasSubstr("mount -t bpf"));
+  EXPECT_FALSE(fs::exists(pins_));
+}
+
+TEST_F(PinsTest, CleanupRefusesADirectoryThatIsNotItsOwn) {
+  const std::string dir = "/tmp/mt-precious-" + std::to_string(::getpid());
+  fs::create_directories(dir + "/v1");
+  EXPECT_FALSE(bpf::Pins::cleanup(dir));
+  EXPECT_TRUE(fs::exists(dir + "/v1"));
+  fs::remove_all(dir);
+
+  fs::create_directories(pins_ + "/cilium");
+  auto removed = bpf::Pins::cleanup(pins_);
+  ASSERT_FALSE(removed);
+  EXPECT_THAT(removed.error().what, HasSubstr("'cilium', which no mesh-agent made"));
+  EXPECT_EQ(::rmdir((pins_ + "/cilium").c_str()), 0);
+}
+
+TEST_F(PinsTest, CleanupRemovesAllAndOnlyOurs) {
+  auto foreign = attach_foreign();
+  {
+    auto programs = open();
+    ASSERT_TRUE(programs) << programs.error().what;
+    EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 2u);
+  }
+  { ASSERT_TRUE(open()); }
+  EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 2u);
+  auto removed = bpf::Pins::cleanup(pins_);
+  ASSERT_TRUE(removed) << removed.error().what;
+  EXPECT_GT(removed->size(), 20u);
+  EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 1u);
+  EXPECT_EQ(attached(BPF_CGROUP_SOCK_OPS), 0u);
+  EXPECT_FALSE(fs::exists(pins_));
+}
+
+TEST_F(PinsTest, NothingIsLeftOfAnOpenThatFailed) {
+  const std::string good = std::exchange(cgroup_, "/tmp");  // a directory, but no cgroup
+  auto programs = open();
+  cgroup_ = good;
+  ASSERT_FALSE(programs);
+  EXPECT_THAT(programs.error().what, HasSubstr("/tmp"));
+  EXPECT_FALSE(fs::exists(pins_));
+  EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 0u);
+}
+
+TEST_F(PinsTest, WithoutTracingTheReasonIsGiven) {
+  auto programs = open();
+  ASSERT_TRUE(programs) << programs.error().what;
+  ASSERT_EQ(programs->degraded().size(), 1u);
+  EXPECT_EQ(programs->degraded()[0].feature, "sockmap");
+  EXPECT_FALSE(fs::exists(pins_ + "/v1/links/mesh_recv"));
+}
+
+}  // namespace
+}  // namespace mesh::test

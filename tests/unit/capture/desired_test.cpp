@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/capture/desired.h"
+
+#include <gtest/gtest.h>
+
+#include "agent/bpf/abi_convert.h"
+
+namespace mesh::capture {
+namespace {
+
+Address addr(const char* text) { return *Address::parse(text); }
+mesh_addr abi(const char* text) { return bpf::to_abi(addr(text)); }
+bool equal(const mesh_addr& a, const mesh_addr& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+bool unset(const mesh_addr& a) { return equal(a, mesh_addr{}); }
+
+class DesiredTest : public testing::Test {
+ protected:
+  DesiredTest() {
+    node_.host_cookie = 1;
+    node_.host_addresses = {addr("10.0.0.254")};
+    node_.node_cidrs = {*Cidr::parse("10.0.0.0/24"), *Cidr::parse("fd00:1::/64")};
+    node_.vip_cidrs = {*Cidr::parse("240.0.0.0/4")};
+  }
+
+  void workload(std::uint64_t cookie, std::vector<const char*> addresses) {
+    workload::Workload w;
+    w.cookie = cookie;
+    for (const char* a : addresses) w.addresses.push_back(addr(a));
+    node_.workloads.push_back(std::move(w));
+  }
+
+  catalog::Service& service(const std::string& name) {
+    auto& s = services_[name];
+    s.name = name;
+    const auto n = std::to_string(services_.size());
+    s.vip4 = addr(("240.0.0." + n).c_str());
+    s.vip6 = addr(("fd77::" + n).c_str());
+    return s;
+  }
+  static void instance(catalog::Service& s, const char* address, std::uint16_t port) {
+    s.instances.push_back(
+        {s.name + std::to_string(s.instances.size()), addr(address), port, {}, {}});
+  }
+
+  Desired result() {
+    auto desired = compute(node_, catalog::Catalog(services_), labels_);
+    EXPECT_TRUE(desired) << desired.error().what;
+    return std::move(*desired);
+  }
+
+  NodeState node_;
+  catalog::Catalog::Services services_;
+  Labels labels_;
+};
+
+TEST_F(DesiredTest, KnowsTheNodeWithoutAnyWorkload) {
+  auto d = result();
+  ASSERT_EQ(d.netns.size(), 1u);
+  EXPECT_EQ(d.netns.at(1).klass, static_cast<std::uint32_t>(MESH_NETNS_HOST));
+  EXPECT_EQ(d.netns.at(1).label, static_cast<std::uint32_t>(MESH_LABEL_NODE));
+  const auto& gateway = d.addrs.at(abi("10.0.0.254"));
+  EXPECT_EQ(gateway.kind, static_cast<std::uint32_t>(MESH_ADDR_HOST));
+  EXPECT_EQ(gateway.netns, 1u);
+  EXPECT_EQ(d.cidrs.at(bpf::to_abi(node_.node_cidrs[1])),
+            static_cast<std::uint32_t>(MESH_CIDR_NODE));
+  EXPECT_EQ(d.cidrs.at(bpf::to_abi(node_.vip_cidrs[0])), static_cast<std::uint32_t>(MESH_CIDR_VIP));
+}
+
+TEST_F(DesiredTest, NamesAWorkloadAfterItsFirstServiceByName) {
+  workload(7, {"10.0.0.1"});
+  workload(8, {"10.0.0.2"});
+  instance(service("web"), "10.0.0.1", 80);
+  instance(service("admin"), "10.0.0.1", 81);
+  auto d = result();
+  EXPECT_EQ(d.netns.at(7).label, *labels_.get("admin"));
+  EXPECT_EQ(d.addrs.at(abi("10.0.0.1")).label, *labels_.get("admin"));
+  EXPECT_EQ(d.netns.at(8).label, static_cast<std::uint32_t>(MESH_LABEL_UNKNOWN));
+  EXPECT_EQ(d.ports.at({abi("10.0.0.1"), 80, 0}).service, *labels_.get("web"));
+}
+
+TEST_F(DesiredTest, MapsBothVipsToTheService) {
+  auto& web = service("web");
+  auto d = result();
+  EXPECT_EQ(d.vips.at(bpf::to_abi(web.vip4)), *labels_.get("web"));
+  EXPECT_EQ(d.vips.at(bpf::to_abi(web.vip6)), *labels_.get("web"));
+}
+
+TEST_F(DesiredTest, EndpointsAreInstancesOfEnrolledWorkloadsOnly) {
+  workload(7, {"10.0.0.1"});
+  auto& web = service("web");
+  instance(web, "10.0.0.1", 80);
+  instance(web, "10.0.0.2", 80);
+  instance(web, "10.9.9.9", 80);
+  instance(web, "10.0.0.254", 80);  // the node's own
+  auto d = result();
+  const auto& endpoints = d.services.at(*labels_.get("web")).endpoints;
+  ASSERT_EQ(endpoints.size(), 1u);
+  EXPECT_TRUE(equal(endpoints[0].addr4, abi("10.0.0.1")));
+  EXPECT_TRUE(unset(endpoints[0].addr6));
+  EXPECT_EQ(endpoints[0].port, 80);
+  EXPECT_EQ(d.ports.size(), 1u);
+}
+
+TEST_F(DesiredTest, ReachesADualStackWorkloadByBothFamilies) {
+  workload(7, {"10.0.0.1", "fd00:1::1"});
+  instance(service("web"), "10.0.0.1", 80);
+  instance(service("six"), "fd00:1::1", 81);
+  auto d = result();
+  EXPECT_TRUE(equal(d.netns.at(7).addr4, abi("10.0.0.1")));
+  EXPECT_TRUE(equal(d.netns.at(7).addr6, abi("fd00:1::1")));
+  for (const char* name : {"web", "six"}) {
+    const auto& e = d.services.at(*labels_.get(name)).endpoints.at(0);
+    EXPECT_TRUE(equal(e.addr4, abi("10.0.0.1"))) << name;
+    EXPECT_TRUE(equal(e.addr6, abi("fd00:1::1"))) << name;
+    EXPECT_EQ(d.ports.at({abi("10.0.0.1"), e.port, 0}).service, *labels_.get(name));
+    EXPECT_EQ(d.ports.at({abi("fd00:1::1"), e.port, 0}).service, *labels_.get(name));
+  }
+}
+
+TEST_F(DesiredTest, APortOfAnotherServiceInTheOtherFamilyStaysTheirs) {
+  workload(7, {"10.0.0.1", "fd00:1::1"});
+  instance(service("four"), "10.0.0.1", 80);
+  instance(service("six"), "fd00:1::1", 80);
+  auto d = result();
+  EXPECT_EQ(d.ports.at({abi("10.0.0.1"), 80, 0}).service, *labels_.get("four"));
+  EXPECT_EQ(d.ports.at({abi("fd00:1::1"), 80, 0}).service, *labels_.get("six"));
+  EXPECT_TRUE(unset(d.services.at(*labels_.get("four")).endpoints.at(0).addr6));
+  EXPECT_TRUE(unset(d.services.at(*labels_.get("six")).endpoints.at(0).addr4));
+}
+
+TEST_F(DesiredTest, CarriesTheFlagsOfTheService) {
+  workload(7, {"10.0.0.1"});
+  auto& web = service("web");
+  web.flags = {.twoleg = true, .sockmap = true, .permissive = true};
+  web.protocol = catalog::Protocol::Http;
+  instance(web, "10.0.0.1", 80);
+  instance(service("plain"), "10.0.0.1", 81);
+  auto d = result();
+  EXPECT_EQ(d.services.at(*labels_.get("web")).flags,
+            MESH_SVC_TWOLEG | MESH_SVC_SOCKMAP | MESH_SVC_PERMISSIVE | MESH_SVC_HTTP);
+  EXPECT_EQ(d.ports.at({abi("10.0.0.1"), 80, 0}).flags, d.services.at(*labels_.get("web")).flags);
+  EXPECT_EQ(d.services.at(*labels_.get("plain")).flags, 0u);
+  EXPECT_EQ(d.ports.at({abi("10.0.0.1"), 81, 0}).flags, 0u);
+  node_.sockmap_available = false;
+  EXPECT_EQ(result().services.at(*labels_.get("web")).flags,
+            MESH_SVC_TWOLEG | MESH_SVC_PERMISSIVE | MESH_SVC_HTTP);
+}
+
+TEST_F(DesiredTest, AWorkloadsAddressIsNotTheNodes) {
+  workload(7, {"10.0.0.254"});
+  EXPECT_EQ(result().addrs.at(abi("10.0.0.254")).netns, 7u);
+}
+
+TEST_F(DesiredTest, KeepsAServiceWithoutAnyEndpoint) {
+  service("web");
+  EXPECT_TRUE(result().services.at(*labels_.get("web")).endpoints.empty());
+}
+
+}  // namespace
+}  // namespace mesh::capture

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line: what is wrong ends with one clear sentence and a code that is not 0.
+#include "agent/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+namespace mesh {
+namespace {
+
+using testing::HasSubstr;
+
+tl::expected<Options, Exit> parse(std::vector<const char*> args) {
+  args.insert(args.begin(), "mesh-agent");
+  return parse_options(static_cast<int>(args.size()), args.data());
+}
+
+struct Env {
+  Env(const char* name, const char* value) : name_(name) { ::setenv(name, value, 1); }
+  ~Env() { ::unsetenv(name_); }
+  const char* name_;
+};
+
+TEST(Options, DefaultsNeedOnlyTheNodeCidr) {
+  auto o = parse({"--node-cidr", "10.0.0.0/24"});
+  ASSERT_TRUE(o);
+  EXPECT_EQ(o->command, Command::Run);
+  EXPECT_EQ(o->metrics_listen.to_string(), "0.0.0.0:15020");
+  EXPECT_EQ(o->debug_listen.to_string(), "127.0.0.1:15021");
+  EXPECT_EQ(o->pin_dir, "/sys/fs/bpf/mesh-agent");
+  EXPECT_FALSE(o->node_name.empty());
+  EXPECT_EQ(o->drain_timeout, std::chrono::seconds(30));
+}
+
+TEST(Options, TakesSeveralCidrsRepeatedOrWithCommas) {
+  for (auto args : {std::vector<const char*>{"--node-cidr", "10.0.0.0/24,fd00::/64"},
+                    {"--node-cidr", "10.0.0.0/24", "--node-cidr", "fd00::/64"}}) {
+    auto o = parse(args);
+    ASSERT_TRUE(o);
+    ASSERT_EQ(o->node_cidrs.size(), 2u);
+    EXPECT_EQ(o->node_cidrs[1].to_string(), "fd00::/64");
+  }
+}
+
+struct Wrong {
+  std::vector<const char*> args;
+  const char* says;
+};
+
+TEST(Options, SaysWhatIsWrongInOneSentence) {
+  const Wrong wrong[] = {
+      {{}, "--node-cidr is required"},
+      {{"guard"}, "--node-cidr is required"},
+      {{"--node-cidr", "10.0.0.0"}, "10.0.0.0"},
+      {{"--node-cidr", "10.0.0.0/33"}, "prefix length"},
+      {{"--node-cidr", "10.0.0.9/24"}, "10.0.0.0/24"},
+      {{"--node-cidr", "10.0.0.0/24,10.0.0.0/25"}, "overlap"},
+      {{"--node-cidr", "fd00::/48", "--node-cidr", "fd00::/64"}, "overlap"},
+      {{"--node-cidr", "240.1.0.0/16"}, "VIPs"},
+      {{"--node-cidr", "0.0.0.0/0"}, "VIPs"},
+      {{"--node-cidr", "10.0.0.0/24", "--metrics-listen", "15020"}, "--metrics-listen"},
+      {{"--node-cidr", "10.0.0.0/24", "--metrics-listen", "localhost:80"}, "ADDRESS:PORT"},
+      {{"--node-cidr", "10.0.0.0/24", "--metrics-listen", "127.0.0.1:65536"}, "ADDRESS:PORT"},
+      {{"--node-cidr", "10.0.0.0/24", "--metrics-listen", "127.0.0.1:"}, "ADDRESS:PORT"},
+      {{"--node-cidr", "10.0.0.0/24", "--metrics-listen", "127.0.0.1:80x"}, "ADDRESS:PORT"},
+      {{"--node-cidr", "10.0.0.0/24", "--debug-listen", "0.0.0.0:15021"}, "loopback"},
+      {{"--node-cidr", "10.0.0.0/24", "--debug-listen", "[::]:15021"}, "loopback"},
+      {{"--node-cidr", "10.0.0.0/24", "--vip-cidr6", "fd00::/64"}, "--vip-cidr6"},
+      {{"--node-cidr", "10.0.0.0/24", "--vip-cidr6", "2001:db8::/96"}, "--vip-cidr6"},
+      {{"--node-cidr", "10.0.0.0/24", "--relay-threads", "257"}, "--relay-threads"},
+      {{"--node-cidr", "10.0.0.0/24", "--drain-timeout", "-1"}, "--drain-timeout"},
+      {{"--node-cidr", "10.0.0.0/24", "--log-level", "loud"}, "--log-level"},
+      {{"--node-cidr", "10.0.0.0/24", "--log-format", "xml"}, "--log-format"},
+      {{"--node-cidr", "10.0.0.0/24", "--no-such-flag"}, "--no-such-flag"},
+      {{"frobnicate"}, "frobnicate"},
+      {{"debug"}, "ubcommand"},
+      {{"debug", "set"}, "key=value"},
+  };
+  for (const auto& w : wrong) {
+    std::string line;
+    for (const char* arg : w.args) line += std::string(" ") + arg;
+    testing::internal::CaptureStderr();
+    testing::internal::CaptureStdout();
+    auto o = parse(w.args);
+    const std::string said = testing::internal::GetCapturedStderr();
+    const std::string out = testing::internal::GetCapturedStdout();
+    ASSERT_FALSE(o) << line;
+    EXPECT_NE(o.error().code, 0) << line;
+    EXPECT_THAT(said, HasSubstr(w.says)) << line;
+    EXPECT_EQ(out, "") << line;
+    EXPECT_LE(std::count(said.begin(), said.end(), '\n'), 2) << line << "\n" << said;
+  }
+}
+
+TEST(Options, ReadsTheEnvironmentButTheFlagWins) {
+  Env cidr("MESH_AGENT_NODE_CIDR", "10.1.0.0/16,fd00::/64");
+  Env listen("MESH_AGENT_METRICS_LISTEN", "127.0.0.1:9000");
+  Env level("MESH_AGENT_LOG_LEVEL", "debug");
+  auto o = parse({"--metrics-listen", "[::1]:9001"});
+  ASSERT_TRUE(o);
+  ASSERT_EQ(o->node_cidrs.size(), 2u);
+  EXPECT_EQ(o->metrics_listen.to_string(), "[::1]:9001");
+  EXPECT_EQ(o->log_level, "debug");
+}
+
+TEST(Options, RefusesAWrongValueFromTheEnvironment) {
+  Env cidr("MESH_AGENT_NODE_CIDR", "nonsense");
+  testing::internal::CaptureStderr();
+  auto o = parse({});
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("nonsense"));
+  ASSERT_FALSE(o);
+  EXPECT_NE(o.error().code, 0);
+}
+
+TEST(Options, Subcommands) {
+  EXPECT_EQ(parse({"version"})->command, Command::Version);
+  EXPECT_EQ(parse({"cleanup"})->command, Command::Cleanup);
+  EXPECT_EQ(parse({"guard", "--node-cidr", "10.0.0.0/24"})->command, Command::Guard);
+  auto status = parse({"status", "--json", "--admin-socket", "/tmp/x.sock"});
+  ASSERT_TRUE(status);
+  EXPECT_EQ(status->command, Command::ShowStatus);
+  EXPECT_TRUE(status->json);
+  EXPECT_EQ(status->admin_socket, "/tmp/x.sock");
+  EXPECT_EQ(parse({"connections"})->command, Command::ShowConnections);
+  EXPECT_EQ(parse({"preflight"})->command, Command::Preflight);
+  auto debug = parse({"debug", "set", "accel=off", "metrics=on"});
+  ASSERT_TRUE(debug);
+  EXPECT_EQ(debug->command, Command::Debug);
+  EXPECT_EQ(debug->debug_values, (std::vector<std::string>{"accel=off", "metrics=on"}));
+}
+
+}  // namespace
+}  // namespace mesh
