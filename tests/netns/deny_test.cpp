@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// What must not get through, each refusal with its reason; and what must pass beside it.
+#include "tests/netns/mesh_test.h"
+
+namespace mesh::test {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::AnyOf;
+using ::testing::Eq;
+
+class Deny : public MeshTest {
+ protected:
+  void SetUp() override {
+    MeshTest::SetUp();
+    if (!node_) return;
+    client_ = &node().add_pod("client");
+    server_ = &node().add_pod("server");
+    outside_ = &node().add_outside("o");
+    apply({{"caller", {{client_->addr4, 1}}},
+           {"web", {{server_->addr4, 8080}}},
+           {"open", {{server_->addr4, 8082}}, "tcp", {{"mesh-inbound", "permissive"}}},
+           {"relayed", {{server_->addr4, 8081}}, "tcp", kTwoleg},
+           {"nowhere", {{node().address4(99), 80}}}});
+    wait_enrolled(*client_);
+    wait_enrolled(*server_);
+    echo_.emplace(start_server(*server_, {"echo-server", "--port", "8080"}));
+    open_.emplace(start_server(*server_, {"echo-server", "--port", "8082"}));
+  }
+
+  static std::string failure(const nlohmann::json& seen) { return seen.value("errno", "none"); }
+
+  Pod* client_ = nullptr;
+  Pod* server_ = nullptr;
+  Outside* outside_ = nullptr;
+  std::optional<Process> echo_;
+  std::optional<Process> open_;
+};
+
+TEST_F(Deny, UnknownVip) {
+  expect_denied("no_service",
+                [&] { EXPECT_EQ(failure(run_client(*client_, "255.1.2.3", 80)), "ECONNREFUSED"); });
+  expect_denied("no_service", [&] {
+    const std::string known = vip6("web");
+    const std::string unknown = known.substr(0, known.rfind(':')) + ":fffe";
+    ASSERT_NE(unknown, known);
+    EXPECT_EQ(failure(run_client(*client_, unknown, 80)), "ECONNREFUSED");
+  });
+}
+
+TEST_F(Deny, ServiceWithoutEndpoints) {
+  expect_denied("no_endpoint", [&] {
+    EXPECT_EQ(failure(run_client(*client_, vip4("nowhere"), 80)), "ECONNREFUSED");
+  });
+  expect_denied("no_endpoint", [&] {
+    EXPECT_EQ(failure(run_client(*client_, vip6("nowhere"), 80, {"--nonblock-connect"})),
+              "ECONNREFUSED");
+  });
+}
+
+TEST_F(Deny, AddressThatNoPodHas) {
+  expect_denied("no_workload", [&] {
+    EXPECT_EQ(failure(run_client(*client_, node().address4(200), 80)), "ECONNREFUSED");
+  });
+  expect_denied("no_workload", [&] {
+    EXPECT_EQ(failure(run_client(*client_, node().address6(200), 80)), "ECONNREFUSED");
+  });
+}
+
+TEST_F(Deny, ServiceWithoutAnAddressOfTheFamily) {
+  Pod& only6 = node().add_pod("only6", "", node().address6(60));
+  Process echo = start_server(only6, {"echo-server", "--port", "80"});
+  apply({{"six", {{only6.addr6, 80}}}});
+  wait_enrolled(only6);
+  expect_not_denied([&] { EXPECT_TRUE(run_client(*client_, vip6("six"), 80)["ok"]); });
+  expect_denied("address_family",
+                [&] { EXPECT_EQ(failure(run_client(*client_, vip4("six"), 80)), "ECONNREFUSED"); });
+}
+
+TEST_F(Deny, NamespaceThatIsNotClassified) {
+  // No address in the node's range: it is nobody. Mesh destinations are refused, all else passes.
+  Pod& stranger = node().add_pod("stranger", "", "");
+  stranger.ip("addr add 192.168.77.2/24 dev eth0\n");
+  expect_denied("netns_unclassified",
+                [&] { EXPECT_EQ(failure(run_client(stranger, vip4("web"), 80)), "ECONNREFUSED"); });
+  expect_denied("netns_unclassified",
+                [&] { EXPECT_EQ(failure(run_client(stranger, vip6("web"), 80)), "ECONNREFUSED"); });
+  expect_denied("netns_unclassified", [&] {
+    EXPECT_EQ(failure(run_client(stranger, server_->addr4, 8080)), "ECONNREFUSED");
+  });
+  Process own = start_server(stranger, {"echo-server", "--port", "80"});
+  expect_not_denied([&] {
+    EXPECT_TRUE(run_client(stranger, "192.168.77.2", 80)["ok"]);
+    EXPECT_TRUE(run_client(stranger, "127.0.0.1", 80)["ok"]);
+  });
+}
+
+TEST_F(Deny, SourceAddressOfNobody) {
+  client_->ip("addr add 192.168.77.5/32 dev eth0\n");
+  const double before = denied("source_address");
+  const auto seen =
+      run_client(*client_, server_->addr4, 8080, {"--from", "192.168.77.5", "--timeout", "1500"});
+  // The RST goes to an address that nobody routes to the client.
+  EXPECT_THAT(failure(seen), AnyOf(Eq("ECONNREFUSED"), Eq("ETIMEDOUT")));
+  EXPECT_EQ(denied("source_address"), before + 1);
+  EXPECT_TRUE(json_lines(echo_->out()).size() == 1) << echo_->out();  // "listening" and no accept
+}
+
+TEST_F(Deny, SourceAddressOfAnotherPod) {
+  Pod& victim = node().add_pod("victim");
+  wait_enrolled(victim);
+  client_->ip(fmt::format("addr add {}/32 dev eth0\n", victim.addr4));
+  const double before = denied("source_address");
+  const auto seen =
+      run_client(*client_, server_->addr4, 8080, {"--from", victim.addr4, "--timeout", "1500"});
+  EXPECT_THAT(failure(seen), AnyOf(Eq("ECONNREFUSED"), Eq("ETIMEDOUT")));
+  EXPECT_EQ(denied("source_address"), before + 1);
+  EXPECT_EQ(json_lines(echo_->out()).size(), 1u) << echo_->out();
+  // The owner of the address is still served.
+  EXPECT_TRUE(run_client(victim, vip4("web"), 80)["ok"]);
+}
+
+TEST_F(Deny, OutsideIsRefusedWithReset) {
+  expect_denied("plaintext_outside", [&] {
+    EXPECT_EQ(failure(run_client(*outside_, server_->addr4, 8080)), "ECONNREFUSED");
+  });
+  expect_denied("plaintext_outside", [&] {
+    EXPECT_EQ(failure(run_client(*outside_, server_->addr6, 8080)), "ECONNREFUSED");
+  });
+  EXPECT_EQ(json_lines(echo_->out()).size(), 1u) << echo_->out();
+}
+
+TEST_F(Deny, MasqueradedOutsideIsNotAProbe) {
+  node().masquerade_outside();
+  expect_denied("plaintext_outside", [&] {
+    EXPECT_EQ(failure(run_client(*outside_, server_->addr4, 8080)), "ECONNREFUSED");
+  });
+  expect_denied("plaintext_outside", [&] {
+    EXPECT_EQ(failure(run_client(*outside_, server_->addr6, 8080)), "ECONNREFUSED");
+  });
+  // Proof that it was masqueraded: the permissive service sees the node's address.
+  expect_not_denied([&] { EXPECT_TRUE(run_client(*outside_, server_->addr4, 8082)["ok"]); });
+  EXPECT_EQ(host_of(unmapped(wait_events(*open_, "accept", 1)[0]["accept"])), node().gateway4());
+}
+
+TEST_F(Deny, ProbeOfTheNodePasses) {
+  expect_not_denied([&] {
+    EXPECT_TRUE(run_client(node().host(), server_->addr4, 8080)["ok"]);
+    EXPECT_TRUE(run_client(node().host(), server_->addr6, 8080)["ok"]);
+  });
+  expect_metric("mesh_connections_opened_total",
+                {{"reporter", "destination"}, {"source", "node"}, {"destination", "web"}}, 2);
+}
+
+TEST_F(Deny, PermissiveServiceTakesOutsideTraffic) {
+  expect_not_denied([&] {
+    EXPECT_TRUE(run_client(*outside_, server_->addr4, 8082)["ok"]);
+    EXPECT_TRUE(run_client(*outside_, server_->addr6, 8082)["ok"]);
+  });
+  expect_metric("mesh_connections_opened_total",
+                {{"reporter", "destination"}, {"source", "outside"}, {"destination", "open"}}, 2);
+}
+
+TEST_F(Deny, VipFromTheNodeItself) {
+  expect_denied("host_vip", [&] {
+    EXPECT_EQ(failure(run_client(node().host(), vip4("web"), 80)), "ECONNREFUSED");
+  });
+}
+
+TEST_F(Deny, BoundToADeviceCannotBeRelayed) {
+  Process relayed = start_server(*server_, {"echo-server", "--port", "8081"});
+  expect_denied("bound_to_device", [&] {
+    EXPECT_EQ(failure(run_client(*client_, vip4("relayed"), 80, {"--device", "eth0"})),
+              "ECONNREFUSED");
+  });
+  expect_not_denied([&] {
+    EXPECT_TRUE(run_client(*client_, vip4("web"), 80, {"--device", "eth0"})["ok"]);
+    EXPECT_TRUE(run_client(*client_, vip4("relayed"), 80)["ok"]);
+  });
+}
+
+}  // namespace
+}  // namespace mesh::test

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent dies, comes back, is stopped, is cleaned up; and pods come and go while it runs.
+#include <filesystem>
+
+#include "tests/netns/foreign_programs.h"
+#include "tests/netns/mesh_test.h"
+#include "tests/support/must.h"
+
+namespace mesh::test {
+namespace {
+
+using namespace std::chrono_literals;
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class Lifecycle : public MeshTest {
+ protected:
+  void SetUp() override {
+    MeshTest::SetUp();
+    if (!node_) return;
+    client_ = &node().add_pod("client");
+    server_ = &node().add_pod("server");
+    local_.emplace(start_server(*server_, {"echo-server", "--port", "8080"}));
+    relayed_.emplace(start_server(*server_, {"echo-server", "--port", "8081"}));
+  }
+
+  std::vector<TestService> services() const {
+    return {{"caller", {{client_->addr4, 1}}},
+            {"web", {{server_->addr4, 8080}}},
+            {"relayed", {{server_->addr4, 8081}}, "tcp", kTwoleg}};
+  }
+
+  void start() {
+    apply(services());
+    wait_enrolled(*client_);
+    wait_enrolled(*server_);
+  }
+
+  Labels opened(const std::string& destination) const {
+    return {{"reporter", "source"}, {"source", "caller"}, {"destination", destination}};
+  }
+
+  // What tables, rules, queueing disciplines and filters there are in a place.
+  static std::string network_rules(const Place& place) {
+    return place
+        .run({"sh", "-c",
+              "nft list ruleset; iptables-save | grep -v '^#'; ip6tables-save | grep -v '^#'; ip "
+              "rule; "
+              "ip -6 rule; ip -4 route show table all; tc qdisc show; for d in "
+              "/proc/sys/net/ipv4/conf/*; do "
+              "d=${d##*/}; tc filter show dev $d ingress; tc filter show dev $d egress; done "
+              "2>/dev/null"})
+        .out;
+  }
+
+  Pod* client_ = nullptr;
+  Pod* server_ = nullptr;
+  std::optional<Process> local_;
+  std::optional<Process> relayed_;
+};
+
+TEST_F(Lifecycle, KilledAgentIsSurvivedAndAdopted) {
+  start();
+  const std::string web = vip4("web"), web6 = vip6("web"), relayed = vip4("relayed");
+  InteractiveClient established(*client_, web, 80);
+  ASSERT_EQ(established.say("before")["reply"], "before");
+  ASSERT_TRUE(run_client(*client_, relayed, 80)["ok"]);
+  expect_metric("mesh_connections_opened_total", opened("web"), 1);
+  const double refused_before = denied("agent_dead");
+  const auto programs = must(cgroup_programs(node().cgroup_root()), "programs");
+  const auto lookups = must(lookup_programs(server_->netns()), "programs");
+  ASSERT_FALSE(programs.empty());
+  ASSERT_EQ(lookups.size(), 1u);
+
+  agent().kill9();
+  EXPECT_EQ(established.say("while it is dead")["reply"], "while it is dead");
+  EXPECT_TRUE(run_client(*client_, web, 80)["ok"]);
+  EXPECT_TRUE(run_client(*client_, web6, 80)["ok"]);
+  // At once: its listener went with it.
+  const auto failed = run_client(*client_, relayed, 80);
+  EXPECT_EQ(failed["errno"], "ECONNREFUSED") << failed;
+
+  agent().start();
+  EXPECT_EQ(agent().status_json()["pins"], "adopted");
+  EXPECT_EQ(vip4("web"), web);
+  EXPECT_EQ(vip6("web"), web6);
+  EXPECT_EQ(vip4("relayed"), relayed);
+  EXPECT_EQ(denied("agent_dead"), refused_before + 1);
+  expect_metric("mesh_connections_opened_total", opened("web"), 3);
+  EXPECT_EQ(established.say("after")["reply"], "after");
+  expect_metric("mesh_sent_bytes_total", opened("web"), 7 + 17 + 6 + 2 * 5);
+
+  // Nothing is attached twice.
+  const auto again = must(cgroup_programs(node().cgroup_root()), "programs");
+  ASSERT_EQ(again.size(), programs.size());
+  for (const auto& [hook, ids] : programs) EXPECT_EQ(again.at(hook).size(), ids.size()) << hook;
+  EXPECT_EQ(must(lookup_programs(server_->netns()), "programs").size(), 1u);
+
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return run_client(*client_, relayed, 80)["ok"] == true; },
+      "the relay is back"));
+}
+
+TEST_F(Lifecycle, PodsThatChangeWhileTheAgentIsDeadAreNoticed) {
+  start();
+  const std::string web = vip4("web");
+  agent().kill9();
+  // The server's address passes to another namespace: what was known of the first must not hold.
+  const std::string addr4 = server_->addr4, addr6 = server_->addr6, veth = server_->host_veth;
+  local_.reset();
+  relayed_.reset();
+  node().remove_pod("server");
+  ASSERT_TRUE(eventually(
+      kWithinOneSecond, [&] { return !node().host().netns().has_link(veth); }, "the veth is gone"));
+  Pod& heir = node().add_pod("server", addr4, addr6);
+  server_ = &heir;
+  Process echo = start_server(heir, {"echo-server", "--port", "8080", "--name", "heir"});
+  agent().start();
+  wait_enrolled(heir);
+  EXPECT_EQ(run_client(*client_, web, 80)["reply"], "heir:hello");
+  EXPECT_EQ(agent().status_json()["workloads"].size(), 2u);
+}
+
+TEST_F(Lifecycle, OrderlyStopKeepsLocalConnectionsAndDrainsRelayed) {
+  start();
+  const std::string web = vip4("web"), relayed = vip4("relayed");
+  InteractiveClient local(*client_, web, 80);
+  InteractiveClient twoleg(*client_, relayed, 80);
+  ASSERT_EQ(local.say("a")["reply"], "a");
+  ASSERT_EQ(twoleg.say("a")["reply"], "a");
+  ::kill(agent().pid(), SIGTERM);
+  // New relayed connections are refused while the old ones are drained.
+  EXPECT_TRUE(eventually(
+      kSettle,
+      [&] { return run_client(*client_, relayed, 80).value("errno", "") == "ECONNREFUSED"; },
+      "the relay takes no more"));
+  EXPECT_EQ(twoleg.say("drained")["reply"], "drained");
+  EXPECT_TRUE(agent().running());
+  twoleg.process().close_stdin();
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return !agent().running(); }, "the agent ends"));
+  EXPECT_TRUE(agent().stop().ok()) << agent().log();
+  EXPECT_EQ(local.say("b")["reply"], "b");
+  EXPECT_TRUE(run_client(*client_, web, 80)["ok"]);
+}
+
+TEST_F(Lifecycle, SecondAgentIsRefused) {
+  start();
+  AgentOptions options;
+  options.metrics_port = 15120;
+  options.debug_port = 15121;
+  options.admin_socket = node().work_dir() + "/second.sock";
+  const RunResult second = Agent::try_run(node(), options, 10s);
+  EXPECT_FALSE(second.timed_out) << "it runs";
+  EXPECT_NE(second.status.code, 0);
+  EXPECT_THAT(second.out + second.err, HasSubstr(node().pin_dir()));
+  // The first is not disturbed.
+  EXPECT_TRUE(run_client(*client_, vip4("web"), 80)["ok"]);
+  EXPECT_TRUE(run_client(*client_, vip4("relayed"), 80)["ok"]);
+}
+
+TEST_F(Lifecycle, FailedStartLeavesNothingAttached) {
+  for (const auto& extra : std::vector<std::vector<std::string>>{
+           {"--node-cidr", "10.0.0.1/24"}, {"--node-cidr", "nonsense"}, {"--no-such-flag"}}) {
+    AgentOptions options;
+    options.extra = extra;
+    const RunResult result = Agent::try_run(node(), options, 10s);
+    EXPECT_FALSE(result.timed_out) << extra.front();
+    EXPECT_NE(result.status.code, 0) << extra.front();
+    EXPECT_FALSE(result.err.empty());
+  }
+  EXPECT_THAT(must(cgroup_programs(node().cgroup_root()), "programs"), IsEmpty());
+  EXPECT_FALSE(fs::exists(node().pin_dir()));
+}
+
+TEST_F(Lifecycle, CleanupLeavesNothing) {
+  start();
+  Outside& outside = node().add_outside("o");
+  ASSERT_EQ(run_client(outside, server_->addr4, 8080)["errno"], "ECONNREFUSED");
+  InteractiveClient established(*client_, server_->addr4, 8080);
+  ASSERT_EQ(established.say("one")["reply"], "one");
+  const std::string vip = vip4("web");
+  EXPECT_TRUE(agent().stop().ok());
+  const RunResult cleanup = agent().cli({"cleanup"});
+  EXPECT_TRUE(cleanup.ok()) << cleanup.describe();
+  EXPECT_THAT(must(cgroup_programs(node().cgroup_root()), "programs"), IsEmpty());
+  EXPECT_THAT(must(lookup_programs(server_->netns()), "programs"), IsEmpty());
+  std::error_code none;
+  EXPECT_TRUE(!fs::exists(node().pin_dir()) || fs::is_empty(node().pin_dir(), none));
+  // The network is as it was before the agent.
+  EXPECT_EQ(established.say("two")["reply"], "two");
+  EXPECT_TRUE(run_client(outside, server_->addr4, 8080)["ok"]);
+  EXPECT_TRUE(run_client(*client_, server_->addr4, 8080)["ok"]);
+  EXPECT_FALSE(run_client(*client_, vip, 80, {"--timeout", "1000"}).value("ok", true));
+  // Again, and a second time there is nothing to do.
+  EXPECT_TRUE(agent().cli({"cleanup"}).ok());
+  agent().start();
+  EXPECT_EQ(agent().status_json()["pins"], "fresh");
+}
+
+TEST_F(Lifecycle, ForeignProgramsSurvive) {
+  const auto foreign =
+      must(ForeignPrograms::attach(node().cgroup_root(), server_->netns()), "foreign");
+  start();
+  EXPECT_THAT(must(foreign.missing(), "foreign"), IsEmpty());
+  EXPECT_TRUE(run_client(*client_, vip4("web"), 80)["ok"]);
+  agent().kill9();
+  agent().start();
+  EXPECT_THAT(must(foreign.missing(), "foreign"), IsEmpty());
+  EXPECT_TRUE(agent().stop().ok());
+  EXPECT_THAT(must(foreign.missing(), "foreign"), IsEmpty());
+  EXPECT_TRUE(agent().cli({"cleanup"}).ok());
+  EXPECT_THAT(must(foreign.missing(), "foreign"), IsEmpty());
+  for (const auto& [hook, ids] : must(cgroup_programs(node().cgroup_root()), "programs"))
+    EXPECT_EQ(ids.size(), 1u) << hook;
+}
+
+TEST_F(Lifecycle, NoRuleOfNftIptablesOrTcIsMade) {
+  node().masquerade_outside();  // a rule of somebody else
+  const std::vector<const Place*> places{&node().host(), client_, server_};
+  std::vector<std::string> before;
+  for (const Place* place : places) before.push_back(network_rules(*place));
+  ASSERT_THAT(before[0], HasSubstr("masquerade"));
+  start();
+  ASSERT_TRUE(run_client(*client_, vip4("web"), 80)["ok"]);
+  ASSERT_TRUE(run_client(*client_, vip4("relayed"), 80)["ok"]);
+  for (std::size_t i = 0; i < places.size(); ++i) EXPECT_EQ(network_rules(*places[i]), before[i]);
+  EXPECT_TRUE(agent().stop().ok());
+  EXPECT_TRUE(agent().cli({"cleanup"}).ok());
+  for (std::size_t i = 0; i < places.size(); ++i) EXPECT_EQ(network_rules(*places[i]), before[i]);
+}
+
+TEST_F(Lifecycle, DeletedPodIsLetGoAndMadeAgain) {
+  start();
+  const std::string web = vip4("web");
+  ASSERT_TRUE(
+      run_client(*client_, vip4("relayed"), 80)["ok"]);  // its namespace has the relay's sockets
+  const std::string addr4 = server_->addr4, addr6 = server_->addr6, veth = server_->host_veth;
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_TRUE(node().host().netns().has_link(veth));
+    local_.reset();
+    relayed_.reset();
+    node().remove_pod("server");
+    EXPECT_TRUE(eventually(
+        kWithinOneSecond, [&] { return !node().host().netns().has_link(veth); },
+        "the veth is gone"));
+    EXPECT_TRUE(eventually(
+        kWithinOneSecond, [&] { return agent().status_json()["workloads"].size() == 1; },
+        "the workload is dropped"));
+    expect_denied("no_endpoint",
+                  [&] { EXPECT_EQ(run_client(*client_, web, 80)["errno"], "ECONNREFUSED"); });
+    Pod& again = node().add_pod("server", addr4, addr6);
+    server_ = &again;
+    local_.emplace(start_server(again, {"echo-server", "--port", "8080"}));
+    relayed_.emplace(start_server(again, {"echo-server", "--port", "8081"}));
+    wait_enrolled(again, kWithinOneSecond);
+    EXPECT_TRUE(run_client(*client_, web, 80)["ok"]);
+    EXPECT_TRUE(run_client(*client_, vip6("relayed"), 80)["ok"]);
+  }
+}
+
+TEST_F(Lifecycle, BadConfigKeepsTheLastGoodState) {
+  start();
+  const std::string web = vip4("web");
+  node().write_config("broken.json", "{\"service\": {\"name\": \"x\", \"port\": \"eighty\"}}");
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return !agent().status_json()["config_errors"].empty(); },
+      "the error is shown"));
+  EXPECT_THAT(agent().status_json()["config_errors"].dump(), HasSubstr("broken.json"));
+  EXPECT_TRUE(run_client(*client_, web, 80)["ok"]);
+  node().write_config("broken.json", "");
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return agent().status_json()["config_errors"].empty(); },
+      "the error is gone"));
+  EXPECT_EQ(vip4("web"), web);
+}
+
+}  // namespace
+}  // namespace mesh::test
