@@ -1,0 +1,298 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Sets up, builds and runs every test; tests/README.md says what each rung is for.
+#
+# Usage: scripts/test.sh [--rung NAME]... [--no-vm] [--no-setup] [--long] [--build-dir DIR]
+#   --rung NAME       only this rung and what it needs; repeatable. Names: lint build unit bpfhost asan
+#                     fuzz bpfrun netns vm-6.1 vm-6.12, and with --long netns-asan
+#   --no-vm           leave the VM rungs out
+#   --no-setup        install nothing (scripts/setup.sh does nothing either when all is there)
+#   --long            fuzz for minutes instead of seconds, run netns with sanitizers too, set MESH_LONG=1
+#                     for tests that have a longer form, and give the rungs four times their time
+#   --build-dir DIR   default: build
+# Ends with a table and the line "N passed, N failed". A rung that could not run counts as a failure.
+# Environment: MESH_RUNG_LIMIT, seconds for one rung (default 720; an emulated guest gets three times that).
+set -euo pipefail
+
+ROOT=$(readlink -f "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/..")
+# shellcheck source=scripts/test-lib.sh
+. "$ROOT/scripts/test-lib.sh"
+cd "$ROOT"
+
+# One compound command, so that the shell has read all of it before it runs any: a run takes minutes, and
+# this file may be edited meanwhile.
+{
+
+readonly ALL_RUNGS=(lint build unit bpfhost asan fuzz bpfrun netns netns-asan vm-6.1 vm-6.12)
+build_dir=$ROOT/build
+limit=${MESH_RUNG_LIMIT:-720}
+run_vm=1
+run_setup=1
+long=0
+wanted=()
+
+die() {
+  printf 'test: %s\n' "$*" >&2
+  exit 2
+}
+
+while (($# > 0)); do
+  case $1 in
+    --rung | --build-dir)
+      (($# >= 2)) || die "$1 needs a value"
+      if [[ $1 == --rung ]]; then
+        printf '%s\n' "${ALL_RUNGS[@]}" | grep -qxF -- "$2" || die "no such rung: $2 (see --help)"
+        wanted+=("$2")
+      else
+        build_dir=$(readlink -m "$2")
+      fi
+      shift 2
+      ;;
+    --no-vm) run_vm=0 && shift ;;
+    --no-setup) run_setup=0 && shift ;;
+    --long) long=1 && shift ;;
+    -h | --help) sed -n '3,/^set -/s/^# \{0,1\}//p' scripts/test.sh | sed '$d' && exit 0 ;;
+    *) die "unknown argument: $1 (see --help)" ;;
+  esac
+done
+if ((${#wanted[@]} == 0)); then
+  for rung in "${ALL_RUNGS[@]}"; do
+    case $rung in
+      vm-*) ((run_vm == 1)) || continue ;;
+      netns-asan) ((long == 1)) || continue ;;
+    esac
+    wanted+=("$rung")
+  done
+fi
+if ((long == 1)); then
+  limit=$((limit * 4))
+  export MESH_LONG=1
+fi
+wants() { printf '%s\n' "${wanted[@]}" | grep -qxE -- "$1"; }
+
+jobs=$(nproc)
+release=$build_dir/release
+sanitized=$build_dir/asan
+fuzzing=$build_dir/fuzz
+results=$(mktemp -d)
+vm_pids=()
+# shellcheck disable=SC2317  # called by the trap
+cleanup() {
+  trap - EXIT INT TERM
+  for pid in "${vm_pids[@]}"; do
+    kill -- "-$pid" 2>/dev/null || true
+  done
+  rm -rf "$results"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if ((run_setup == 1)); then
+  scripts/setup.sh
+fi
+
+# --- lint -----------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2317  # called by count_check
+lint_shell() {
+  local files=()
+  mapfile -t files < <(find scripts tests .ci -type f \( -name '*.sh' -o -path .ci/run \) | sort)
+  shellcheck -x "${files[@]}"
+}
+
+if wants lint; then
+  rung_begin lint
+  count_check shellcheck lint_shell
+  count_check format scripts/format.sh --check
+  count_check layout scripts/check-layout.sh
+  rung_end
+fi
+
+# --- builds ---------------------------------------------------------------------------------------
+
+# build NAME DIR TARGETS CMAKE_ARG...: configures and builds; 1 when something does not compile. All
+# that can be compiled is, so that one run shows every error.
+build() {
+  local name=$1 dir=$2 targets=$3 status=0
+  shift 3
+  rung_begin "$name"
+  # shellcheck disable=SC2086  # a list of targets
+  if cmake -S "$ROOT" -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMESH_WERROR=ON "$@" &&
+    ninja -C "$dir" -k 0 $targets; then
+    count 1 0
+  else
+    count 0 1
+    status=1
+  fi
+  rung_end
+  return "$status"
+}
+
+built_release=1
+built_sanitized=1
+built_fuzzing=1
+if wants 'build|unit|bpfhost|bpfrun|netns|vm-.*'; then
+  build build "$release" all || built_release=0
+  # Asks every test program for its tests once, here, and not in each guest.
+  ctest --test-dir "$release" -N >/dev/null 2>&1 || true
+fi
+if wants 'asan|netns-asan'; then
+  targets="mesh_tests_unit mesh_tests_bpfhost"
+  wants netns-asan && targets=all
+  build build-asan "$sanitized" "$targets" -DMESH_SANITIZE=ON -DMESH_BENCH=OFF \
+    -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1" -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" ||
+    built_sanitized=0
+fi
+if wants fuzz; then
+  build build-fuzz "$fuzzing" mesh_fuzzers -DMESH_FUZZ=ON -DMESH_TESTS=OFF -DMESH_BENCH=OFF \
+    -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14 || built_fuzzing=0
+fi
+
+# --- rungs ----------------------------------------------------------------------------------------
+
+# ctest_rung NAME BUILT DIR LABELS CTEST_ARG...
+ctest_rung() {
+  local name=$1 built=$2 dir=$3 labels=$4
+  shift 4
+  rung_begin "$name"
+  if ((built == 0)); then
+    count_not_run "its build failed"
+  else
+    run_ctest "$limit" "$dir" "$labels" "$results/$name.xml" "$@"
+  fi
+  rung_end
+}
+
+# root_rung NAME BUILT DIR LABELS: serial, as root, on the kernel of this machine.
+root_rung() {
+  local before after
+  if [[ $(id -u) != 0 ]]; then
+    rung_begin "$1"
+    count_not_run "needs root"
+    rung_end
+    return
+  fi
+  if [[ $(stat -f -c %T /sys/fs/bpf 2>/dev/null) != bpf_fs ]]; then
+    mount -t bpf bpf /sys/fs/bpf || true # the tests say what they miss
+  fi
+  before=$(ip netns list | cut -d ' ' -f 1 | grep '^mt-' | sort || true)
+  MESH_REQUIRE_ROOT=1 ctest_rung "$@" -j 1
+  after=$(ip netns list | cut -d ' ' -f 1 | grep '^mt-' | sort || true)
+  # No failure here, where another run may be using them; in the guests it is one.
+  if [[ $after != "$before" ]]; then
+    printf 'test: warning: namespaces left by %s: %s\n' "$1" \
+      "$(comm -13 <(echo "$before") <(echo "$after") | tr '\n' ' ')"
+  fi
+}
+
+if wants unit; then
+  ctest_rung unit "$built_release" "$release" unit -j "$jobs"
+fi
+if wants bpfhost; then
+  ctest_rung bpfhost "$built_release" "$release" bpfhost -j "$jobs"
+fi
+if wants asan; then
+  ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1} \
+    ctest_rung asan "$built_sanitized" "$sanitized" 'unit|bpfhost' -j "$jobs"
+fi
+if wants fuzz; then
+  fuzz_args=(-j "$jobs")
+  # Each repetition is 20 s with another seed.
+  ((long == 0)) || fuzz_args+=(--repeat until-fail:15)
+  ctest_rung fuzz "$built_fuzzing" "$fuzzing" fuzz "${fuzz_args[@]}"
+fi
+if wants bpfrun; then
+  # bpfnative: what BPF_PROG_TEST_RUN of 6.1 and 6.12 cannot do (no data_end for cgroup_skb).
+  root_rung bpfrun "$built_release" "$release" 'bpfrun|bpfnative'
+fi
+if wants netns; then
+  root_rung netns "$built_release" "$release" netns
+fi
+if wants netns-asan; then
+  root_rung netns-asan "$built_sanitized" "$sanitized" netns
+fi
+
+# --- guests ---------------------------------------------------------------------------------------
+
+# start_vm KERNEL: the smoke test and the bpfrun and netns tests under one kernel, in the background
+# (an emulated guest uses one core), then each of tests/vm/boot/* in a boot of its own.
+start_vm() {
+  local kernel=$1 dir=$results/vm-$1
+  mkdir -p "$dir/results"
+  set -m # a process group of its own, so that cleanup reaches the emulator
+  (
+    started=$SECONDS
+    status=0
+    scripts/vm/run.sh --kernel "$kernel" --timeout "$((limit * 3))" --console "$dir/console" \
+      --share "$dir/results" -- tests/vm/run_rungs.sh "$release" "$dir/results" || status=$?
+    echo "$status" >"$dir/status"
+    for boot in tests/vm/boot/*/; do
+      [[ -e $boot/check.sh ]] || continue
+      name=$(basename "$boot")
+      early=()
+      [[ ! -e $boot/early.sh ]] || early=(--init-script "$boot/early.sh")
+      if MESH_BUILD_DIR=$release scripts/vm/run.sh --kernel "$kernel" --timeout 180 "${early[@]}" \
+        -- bash "$boot/check.sh"; then
+        echo "PASS boot_$name" >>"$dir/results/boot.txt"
+      else
+        echo "FAIL boot_$name" >>"$dir/results/boot.txt"
+      fi
+    done
+    echo $((SECONDS - started)) >"$dir/seconds"
+  ) > >(sed -u "s/^/[$kernel] /") 2>&1 &
+  vm_pids+=($!)
+  set +m
+}
+
+# collect_vm KERNEL: counts what the guest wrote; a guest that did not finish is a failure of its own.
+collect_vm() {
+  local dir=$results/vm-$1 file status
+  for file in smoke leftovers boot; do
+    count_lines "$dir/results/$file.txt"
+  done
+  status=$(cat "$dir/status" 2>/dev/null || echo none)
+  if [[ -e $dir/results/ctest.xml ]]; then
+    # Nothing is missing in a guest that would excuse a skipped test.
+    count_junit "$dir/results/ctest.xml" strict
+  else
+    count_not_run "the guest's ctest gave no result"
+  fi
+  case $status in
+    0 | 1) ;;
+    *) count_not_run "the guest ended with status $status" ;;
+  esac
+}
+
+vms=()
+for kernel in 6.1 6.12; do
+  if wants "vm-${kernel/./\\.}"; then
+    vms+=("$kernel")
+  fi
+done
+if ((${#vms[@]} > 0)); then
+  if ((built_release == 0)) || ! scripts/vm/fetch-kernels.sh "${vms[@]}"; then
+    for kernel in "${vms[@]}"; do
+      rung_begin "vm-$kernel"
+      count_not_run "no build or no kernel to boot"
+      rung_end
+    done
+  else
+    for kernel in "${vms[@]}"; do
+      start_vm "$kernel"
+    done
+    for pid in "${vm_pids[@]}"; do
+      wait "$pid" || true # the results say what happened
+    done
+    vm_pids=()
+    for kernel in "${vms[@]}"; do
+      rung_begin "vm-$kernel"
+      collect_vm "$kernel"
+      rung_end "$(cat "$results/vm-$kernel/seconds" 2>/dev/null || echo 0)"
+    done
+  fi
+fi
+
+print_summary
+exit
+}
