@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Measures what a request, a connection and a byte cost on each path, beside direct TCP and two proxies.
+#
+# Usage: scripts/bench.sh [options]
+#   --kernel 6.12|6.1   of the measuring VM (default 6.12)
+#   --quick             fewer repeats: within some 2 % of the full run
+#   --baseline          only the rows without the agent
+#   --readme            put the table into README.md, between its bench:begin and bench:end lines
+#   --strict            exit with 2 when a target is missed
+#   --profile           also sample where instructions go (perf; files in <build>/bench)
+#   --wall              instead: on this host's clock, interleaved rounds (root; attaches the agent)
+#   --build DIR         build directory (default build, or MESH_BUILD)
+#   --report            measure nothing: report on the results of the last run
+# The table counts guest instructions under QEMU's -icount: repeatable, whatever else the host does.
+# Results stay in <build>/bench. tests/bench/README.md explains the numbers.
+set -euo pipefail
+
+ROOT=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+cd "$ROOT"
+
+log() { printf 'bench: %s\n' "$*" >&2; }
+die() {
+  log "$*"
+  exit 1
+}
+
+command_line="scripts/bench.sh${*:+ $*}"
+kernel=6.12
+build=${MESH_BUILD:-$ROOT/build}
+baseline=0
+quick=0
+readme=0
+wall=0
+only_report=0
+profile=0
+report_options=()
+while (($# > 0)); do
+  case $1 in
+    --kernel) kernel=${2:?--kernel needs a value} && shift 2 ;;
+    --build) build=${2:?--build needs a value} && shift 2 ;;
+    --quick) quick=1 && shift ;;
+    --baseline) baseline=1 && shift ;;
+    --readme) readme=1 && shift ;;
+    --strict) report_options+=(--strict) && shift ;;
+    --profile) profile=1 && shift ;;
+    --wall) wall=1 && shift ;;
+    --report) only_report=1 && shift ;;
+    -h | --help) sed -n '3,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
+    *) die "unknown argument: $1 (see --help)" ;;
+  esac
+done
+((wall == 0 || readme == 0)) || die "--readme takes the table of instructions, not --wall"
+[[ $kernel == 6.12 || $kernel == 6.1 ]] || die "--kernel is 6.12 or 6.1"
+
+# Replaces what is between the two marks of README.md; fails when they are not there.
+put_into_readme() {
+  local table=$1 fresh
+  fresh=$(mktemp)
+  awk -v table="$table" '
+    /<!-- bench:begin -->/ { print; while ((getline line < table) > 0) print line; inside = 1; begun = 1 }
+    /<!-- bench:end -->/ { inside = 0; ended = 1 }
+    !inside { print }
+    inside && /<!-- bench:begin -->/ { next }
+    END { exit !(begun && ended) }' README.md >"$fresh" ||
+    die "README.md has no bench:begin and bench:end lines"
+  cat "$fresh" >README.md
+  rm "$fresh"
+}
+
+MESH_BENCH_BUILD=$(mkdir -p "$build" && readlink -f "$build")
+MESH_BENCH_OUT=$MESH_BENCH_BUILD/bench
+if ((wall == 1)); then
+  MESH_BENCH_OUT+=-wall
+fi
+export MESH_BENCH_BUILD MESH_BENCH_OUT MESH_BENCH_QUICK=$quick MESH_BENCH_BASELINE=$baseline
+export MESH_BENCH_PROFILE=$profile
+((profile == 0)) || command -v perf >/dev/null || die "--profile needs perf (Debian package linux-perf)"
+
+if ((only_report == 0)); then
+  scripts/setup.sh
+  [[ -e $MESH_BENCH_BUILD/build.ninja ]] || cmake -S . -B "$MESH_BENCH_BUILD" -G Ninja >/dev/null
+  targets=(mesh-bench-programs)
+  if ((baseline == 0)); then
+    targets+=(mesh-agent)
+  fi
+  ninja -C "$MESH_BENCH_BUILD" "${targets[@]}" >&2
+  rm -rf "$MESH_BENCH_OUT"
+  mkdir "$MESH_BENCH_OUT"
+  date -u +%Y-%m-%d >"$MESH_BENCH_OUT/date"
+  printf '%s\n' "$command_line" >"$MESH_BENCH_OUT/command"
+  if ((wall == 1)); then
+    tests/bench/wall.sh
+  else
+    scripts/vm/run.sh --kernel "$kernel" --icount --timeout 1800 --share "$MESH_BENCH_OUT" -- \
+      tests/bench/guest.sh
+  fi
+fi
+
+note="$(<"$MESH_BENCH_OUT/date"), kernel $(<"$MESH_BENCH_OUT/kernel"), \`$(<"$MESH_BENCH_OUT/command")\`"
+if ((wall == 1)); then
+  report_options+=(--wall)
+else
+  note+=", one processor, QEMU \`-icount shift=0\`"
+fi
+status=0
+"$MESH_BENCH_BUILD/tests/bench/mesh-bench" report --results "$MESH_BENCH_OUT/results.jsonl" \
+  --note "$note" "${report_options[@]}" >"$MESH_BENCH_OUT/table.md" || status=$?
+cat "$MESH_BENCH_OUT/table.md"
+((status == 0 || status == 2)) || exit "$status"
+if ((readme == 1)); then
+  put_into_readme "$MESH_BENCH_OUT/table.md"
+fi
+exit "$status"
