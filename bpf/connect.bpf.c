@@ -7,7 +7,6 @@
 #include "maps.h"
 #include "lib/addr.h"
 
-#define MESH_ENDPOINT_TRIES 8
 #define MESH_GENERATION_GONE (-1) /* the endpoints were replaced between two look-ups */
 
 static __always_inline int refuse(enum mesh_denial reason)
@@ -55,8 +54,11 @@ static __always_inline const struct mesh_addr *pick_addr(const struct mesh_endpo
 	return 0;
 }
 
-/* Round robin over the endpoints of a service. 0, MESH_GENERATION_GONE, or the reason why there is
- * none. */
+/*
+ * Round robin over the endpoints of a service. 0, MESH_GENERATION_GONE, or the reason why there is
+ * none. The agent repeats endpoints in the list so that every window of MESH_ENDPOINT_TRIES has one
+ * of each family that the service has.
+ */
 static __always_inline int pick_endpoint(__u32 label, struct mesh_service *svc, int want_v4,
 					 int family, struct mesh_addr *addr, __u16 *port)
 {

@@ -2,6 +2,7 @@
 #include "agent/capture/desired.h"
 
 #include "agent/bpf/abi_convert.h"
+#include "agent/capture/endpoint_order.h"
 
 namespace mesh::capture {
 namespace {
@@ -87,6 +88,7 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
                                        mesh_port{label, out.flags});
       }
     }
+    out.endpoints = spread_families(out.endpoints);
   }
   return desired;
 }

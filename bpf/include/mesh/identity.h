@@ -68,6 +68,9 @@ struct mesh_cidr_key {
 #define MESH_SVC_HTTP (1u << 2)	      /* protocol http: sniff HTTP/1.1 */
 #define MESH_SVC_PERMISSIVE (1u << 3) /* mesh-inbound = "permissive" */
 
+/* So many endpoints in a row a connect hook looks at for one of the client's address family. */
+#define MESH_ENDPOINT_TRIES 8
+
 /* mesh_services: label -> service. `generation` selects the endpoints that are valid with it. */
 struct mesh_service {
 	__u32 generation;
