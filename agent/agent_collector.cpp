@@ -45,6 +45,10 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   one(out, "mesh_relay_pipe_exhausted_total", "Bulk transfers copied because no pipe was free.",
       Type::Counter, r.pipe_exhausted.get());
 
+  one(out, "mesh_bpf_records_swept_total",
+      "Records of connections taken out because their socket was gone and its end not seen.",
+      Type::Counter, datapath_.swept_records());
+
   workload::Counters w;
   {
     std::lock_guard lock(mutex_);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent's own counters: relay and workload discovery.
+// The agent's own counters: relay, workload discovery, swept records.
 #pragma once
 
 #include <mutex>
 
+#include "agent/bpf/datapath.h"
 #include "agent/relay/pool.h"
 #include "agent/workload/workload.h"
 #include "metrics/collector.h"
@@ -12,7 +13,8 @@ namespace mesh {
 
 class AgentCollector final : public metrics::Collector {
  public:
-  explicit AgentCollector(const relay::Pool& relay) : relay_(relay) {}
+  AgentCollector(const relay::Pool& relay, const bpf::Datapath& datapath)
+      : relay_(relay), datapath_(datapath) {}
 
   // Control thread: discovery's counters live there, the collection does not.
   void update(const workload::Counters& workloads) {
@@ -25,6 +27,7 @@ class AgentCollector final : public metrics::Collector {
 
  private:
   const relay::Pool& relay_;
+  const bpf::Datapath& datapath_;
   std::mutex mutex_;
   workload::Counters workloads_;
 };

@@ -19,6 +19,7 @@
 #include "agent/agent_collector.h"
 #include "agent/base/log.h"
 #include "agent/base/netns.h"
+#include "agent/base/pace.h"
 #include "agent/bpf/abi_convert.h"
 #include "agent/bpf/datapath.h"
 #include "agent/bpf/metrics_source.h"
@@ -37,6 +38,7 @@ namespace {
 constexpr std::chrono::milliseconds kHeartbeat{250};  // the hooks give up after 1 s
 constexpr std::uint64_t kBeatsPerRetry = 4;           // 1 s
 constexpr std::uint64_t kBeatsPerSweep = 40;          // 10 s
+constexpr std::chrono::seconds kRecordSweep{10};
 const char* const kVipCidr4 = "240.0.0.0/4";
 
 Status require_privileges() {
@@ -96,6 +98,7 @@ class App {
   std::unique_ptr<metrics::MeshCollector> mesh_collector_;
   std::unique_ptr<AgentCollector> agent_collector_;
   std::uint64_t beats_ = 0;
+  Pace record_sweep_{kRecordSweep};
   bool draining_ = false;
   std::thread drain_thread_;
   bool enrolled_ = false;
@@ -163,7 +166,7 @@ Status App::start_datapath() {
     return degraded_;
   });
   mesh_collector_ = std::make_unique<metrics::MeshCollector>(*metrics_source_);
-  agent_collector_ = std::make_unique<AgentCollector>(*relay_);
+  agent_collector_ = std::make_unique<AgentCollector>(*relay_, *datapath_);
   MESH_TRY(registry_.add(*mesh_collector_), "metrics");
   MESH_TRY(registry_.add(*agent_collector_), "metrics");
   MESH_TRY(registry_.add(process_collector_), "metrics");
@@ -235,6 +238,10 @@ void App::beat() {
   if (auto status = datapath_->heartbeat(); !status)
     log::error("heartbeat: {}", status.error().what);
   if (++beats_ % kBeatsPerSweep == 0) datapath_->sweep_legs();
+  if (const auto now = Pace::Clock::now(); record_sweep_.due(now)) {
+    if (auto status = datapath_->sweep_records(); !status) log::warn("{}", status.error().what);
+    record_sweep_.ran(now, Pace::Clock::now());
+  }
   if (beats_ % kBeatsPerRetry == 0) controller_->retry_enrolment();
   agent_collector_->update(discovery_->counters());
   {

@@ -141,7 +141,8 @@ void write_failed(TextWriter& out, SeriesNames& names, const std::vector<FailedR
     auto reason = row.reason < MESH_FAIL_COUNT ? row.reason : std::uint32_t{MESH_FAIL_OTHER};
     merged[{names.key(row.series), reason}] += row.count;
   }
-  out.family("mesh_connections_failed_total", "TCP connections that could not be established.",
+  out.family("mesh_connections_failed_total",
+             "TCP connections that could not be established, or that an error ended.",
              Type::Counter);
   for (const auto& [key, count] : merged)
     out.sample(names.labels(key.first), {{"reason", kFailures[key.second]}}, count);

@@ -3,6 +3,7 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "agent/bpf/abi_convert.h"
@@ -12,12 +13,26 @@ namespace mesh::bpf {
 namespace {
 
 constexpr std::uint32_t kZero = 0;
+constexpr std::size_t kMostSwept = 16384;  // records at a time: some 30 ms
 
 std::uint64_t monotonic_ns() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
          static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+std::uint64_t count_keys(int map_fd, std::size_t key_size, std::uint64_t most) {
+  std::vector<std::byte> key(key_size), next(key_size);
+  const void* from = nullptr;
+  std::uint64_t count = 0;
+  // `most` also ends the walk when entries come and go behind the cursor.
+  while (count < most && bpf_map_get_next_key(map_fd, from, next.data()) == 0) {
+    ++count;
+    key.swap(next);
+    from = key.data();
+  }
+  return count;
 }
 
 bool same(const std::vector<mesh_endpoint>& a, std::span<const mesh_endpoint> b) {
@@ -38,6 +53,7 @@ Datapath::Datapath(Programs programs)
       runtime_map_(programs_.skeleton().maps.mesh_runtime),
       service_map_(programs_.skeleton().maps.mesh_services),
       endpoint_map_(programs_.skeleton().maps.mesh_endpoints),
+      admit_map_(programs_.skeleton().maps.mesh_admits),
       relay_map_(programs_.skeleton().maps.mesh_relay_in),
       leg_map_(programs_.skeleton().maps.mesh_legs),
       sock_map_(programs_.skeleton().maps.mesh_socks),
@@ -222,19 +238,57 @@ std::vector<Datapath::Usage> Datapath::usage() const {
     if (bpf_map__is_internal(map) || type == BPF_MAP_TYPE_ARRAY ||
         type == BPF_MAP_TYPE_PERCPU_ARRAY || type == BPF_MAP_TYPE_SK_STORAGE)
       continue;  // always full, or bounded by the number of sockets
-    std::vector<std::byte> key(bpf_map__key_size(map)), next(key.size());
     Usage usage{bpf_map__name(map), 0, bpf_map__max_entries(map)};
-    const void* from = nullptr;
-    // max_entries also ends the walk when entries come and go behind the cursor.
-    while (usage.entries < usage.max_entries &&
-           bpf_map_get_next_key(bpf_map__fd(map), from, next.data()) == 0) {
-      ++usage.entries;
-      key.swap(next);
-      from = key.data();
-    }
+    const auto count = [&](const std::byte*, const std::byte*) { ++usage.entries; };
+    // Only plain hashes grow large and have values that are small enough to be read for a count.
+    if (type == BPF_MAP_TYPE_HASH)
+      (void)for_each_entry(bpf_map__fd(map), bpf_map__key_size(map), bpf_map__value_size(map),
+                           count);  // a count that ends early is still a count
+    else
+      usage.entries = count_keys(bpf_map__fd(map), bpf_map__key_size(map), usage.max_entries);
     all.push_back(std::move(usage));
   }
   return all;
+}
+
+Status Datapath::sweep_records() {
+  // The records first: the socket of each of them existed when it was written, so one that is not
+  // found afterwards has gone.
+  std::vector<std::pair<mesh_tuple, std::uint64_t>> admits;
+  for (const auto& [key, admit] : admit_map_.entries()) admits.emplace_back(key, admit.cookie);
+  std::vector<std::pair<mesh_ns_addr, std::uint64_t>> relayed;
+  for (const auto& [key, target] : relay_map_.entries()) relayed.emplace_back(key, target.cookie);
+  if (admits.empty() && relayed.empty()) {
+    stale_cookies_.clear();
+    return {};
+  }
+  auto raw = programs_.run_cookies_iterator();
+  if (!raw) return context(std::move(raw).error(), "sweep records");
+  std::vector<std::uint64_t> alive(raw->size() / sizeof(std::uint64_t));
+  if (!alive.empty()) std::memcpy(alive.data(), raw->data(), alive.size() * sizeof alive[0]);
+  std::sort(alive.begin(), alive.end());
+
+  std::set<std::uint64_t> stale;
+  std::size_t room = kMostSwept;
+  const auto sweep = [&](const auto& records, const auto& map) {
+    for (const auto& [key, cookie] : records) {
+      if (std::binary_search(alive.begin(), alive.end(), cookie)) continue;
+      if (stale_cookies_.count(cookie) == 0 || room == 0) {
+        stale.insert(cookie);
+        continue;
+      }
+      // Another connection may have the tuple by now.
+      auto now = map.get(key);
+      if (!now || !*now || (*now)->cookie != cookie) continue;
+      if (!map.erase(key)) continue;
+      swept_records_.fetch_add(1, std::memory_order_relaxed);
+      --room;
+    }
+  };
+  sweep(admits, admit_map_);
+  sweep(relayed, relay_map_);
+  stale_cookies_ = std::move(stale);
+  return {};
 }
 
 }  // namespace mesh::bpf

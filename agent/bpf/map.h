@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "agent/base/result.h"
+#include "agent/bpf/batch.h"
 
 namespace mesh::bpf {
 
@@ -57,21 +58,17 @@ class Map {
   }
   [[nodiscard]] std::vector<K> keys() const {
     std::vector<K> all;
-    K previous, key;
-    const void* from = nullptr;
-    while (bpf_map_get_next_key(fd_, from, &key) == 0) {
-      all.push_back(key);
-      previous = key;
-      from = &previous;
-    }
+    for (auto& [key, value] : entries()) all.push_back(key);
     return all;
   }
+  // A walk that fails gives what it had: the kernel has no reason to fail one but a lack of memory.
   [[nodiscard]] std::vector<std::pair<K, V>> entries() const {
     std::vector<std::pair<K, V>> all;
-    for (const K& key : keys()) {
-      V value;
-      if (bpf_map_lookup_elem(fd_, &key, &value) == 0) all.emplace_back(key, value);
-    }
+    (void)for_each_entry(fd_, sizeof(K), sizeof(V), [&](const std::byte* k, const std::byte* v) {
+      auto& [key, value] = all.emplace_back();
+      std::memcpy(&key, k, sizeof key);
+      std::memcpy(&value, v, sizeof value);
+    });
     return all;
   }
 
@@ -95,17 +92,21 @@ class PerCpuMap : public Map<K, V> {
 
   [[nodiscard]] std::vector<std::pair<K, V>> sums() const {
     constexpr std::size_t kWords = sizeof(V) / sizeof(std::uint64_t);
-    const int cpus = libbpf_num_possible_cpus();
-    std::vector<std::uint64_t> raw(kWords * static_cast<std::size_t>(cpus > 0 ? cpus : 1));
+    const int possible = libbpf_num_possible_cpus();
+    const std::size_t cpus = possible > 0 ? static_cast<std::size_t>(possible) : 1;
     std::vector<std::pair<K, V>> all;
-    for (const K& key : this->keys()) {
-      if (bpf_map_lookup_elem(this->fd_, &key, raw.data()) != 0) continue;
-      std::uint64_t sum[kWords] = {};
-      for (std::size_t i = 0; i < raw.size(); ++i) sum[i % kWords] += raw[i];
-      V value;
-      std::memcpy(&value, sum, sizeof value);
-      all.emplace_back(key, value);
-    }
+    (void)for_each_entry(this->fd_, sizeof(K), sizeof(V) * cpus,
+                         [&](const std::byte* k, const std::byte* v) {
+                           std::uint64_t sum[kWords] = {};
+                           for (std::size_t i = 0; i < cpus * kWords; ++i) {
+                             std::uint64_t word = 0;
+                             std::memcpy(&word, v + i * sizeof word, sizeof word);
+                             sum[i % kWords] += word;
+                           }
+                           auto& [key, value] = all.emplace_back();
+                           std::memcpy(&key, k, sizeof key);
+                           std::memcpy(&value, sum, sizeof value);
+                         });
     return all;
   }
 };

@@ -47,10 +47,13 @@ Result<metrics::EventCounts> MetricsSource::events() {
 }
 
 Result<std::vector<metrics::MapUsage>> MetricsSource::map_usage() {
-  std::vector<metrics::MapUsage> rows;
+  const auto began = Pace::Clock::now();
+  if (!usage_pace_.due(began)) return usage_;
+  usage_.clear();
   for (auto& usage : datapath_.usage())
-    rows.push_back({usage.map, usage.entries, usage.max_entries});
-  return rows;
+    usage_.push_back({usage.map, usage.entries, usage.max_entries});
+  usage_pace_.ran(began, Pace::Clock::now());
+  return usage_;
 }
 
 Result<std::vector<metrics::DegradedFeature>> MetricsSource::degraded_features() {

@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "agent/base/pace.h"
 #include "agent/bpf/datapath.h"
 #include "metrics/mesh_source.h"
 
@@ -28,6 +29,10 @@ class MetricsSource final : public metrics::MeshSource {
  private:
   const Datapath& datapath_;
   DegradedFn degraded_;
+  // How full the maps are takes a walk over all of them: on a node with very many connections it is
+  // not asked at every scrape.
+  Pace usage_pace_{Pace::Clock::duration::zero()};
+  std::vector<metrics::MapUsage> usage_;
 };
 
 }  // namespace mesh::bpf

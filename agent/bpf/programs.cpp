@@ -266,7 +266,8 @@ Status Programs::prepare_iterators() {
   opts.iter_info = &target;
   opts.iter_info_len = sizeof target;
   for (auto [program, link] : {std::pair{skeleton_->progs.mesh_iter_fold, &fold_link_},
-                               std::pair{skeleton_->progs.mesh_iter_conns, &connections_link_}}) {
+                               std::pair{skeleton_->progs.mesh_iter_conns, &connections_link_},
+                               std::pair{skeleton_->progs.mesh_iter_cookies, &cookies_link_}}) {
     link->reset(bpf_link_create(bpf_program__fd(program), 0, BPF_TRACE_ITER, &opts));
     if (!*link)
       return fail_errno(errno, fmt::format("attach iterator {}", bpf_program__name(program)));
@@ -324,6 +325,10 @@ Result<std::vector<std::byte>> Programs::run_fold_iterator() const {
 
 Result<std::vector<std::byte>> Programs::run_connections_iterator() const {
   return read_all(connections_link_.get());
+}
+
+Result<std::vector<std::byte>> Programs::run_cookies_iterator() const {
+  return read_all(cookies_link_.get());
 }
 
 }  // namespace mesh::bpf

@@ -66,6 +66,7 @@ class Programs {
   // Runs an iterator over the sockets of the mesh and gives what it wrote.
   [[nodiscard]] Result<std::vector<std::byte>> run_fold_iterator() const;
   [[nodiscard]] Result<std::vector<std::byte>> run_connections_iterator() const;
+  [[nodiscard]] Result<std::vector<std::byte>> run_cookies_iterator() const;
 
  private:
   explicit Programs(Pins pins) : pins_(std::move(pins)) {}
@@ -84,7 +85,7 @@ class Programs {
   std::uint64_t generation_ = 1;
   std::vector<Degraded> degraded_;
   std::vector<std::string> new_links_;
-  UniqueFd fold_link_, connections_link_;
+  UniqueFd fold_link_, connections_link_, cookies_link_;
 };
 
 }  // namespace mesh::bpf

@@ -16,9 +16,18 @@ constexpr std::array<bpf_insn, 2> kAllow{
     bpf_insn{BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
 };
 
-Result<UniqueFd> load_allow(bpf_prog_type type, bpf_attach_type attach_type) {
+// r2 = 0; bpf_sock_ops_cb_flags_set(ctx, r2); r0 = 1; exit.
+constexpr std::array<bpf_insn, 4> kStealCallbacks{
+    bpf_insn{BPF_ALU64 | BPF_MOV | BPF_K, 2, 0, 0, 0},
+    bpf_insn{BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_sock_ops_cb_flags_set},
+    bpf_insn{BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 1},
+    bpf_insn{BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
+};
+
+Result<UniqueFd> load(bpf_prog_type type, bpf_attach_type attach_type,
+                      std::span<const bpf_insn> program) {
   LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type);
-  UniqueFd fd(::bpf_prog_load(type, "foreign", "GPL", kAllow.data(), kAllow.size(), &options));
+  UniqueFd fd(::bpf_prog_load(type, "foreign", "GPL", program.data(), program.size(), &options));
   if (!fd) return fail_errno(errno, "load a foreign program");
   return fd;
 }
@@ -70,13 +79,14 @@ Result<UniqueFd> open_directory(const std::string& path) {
 }  // namespace
 
 Status ForeignPrograms::add_cgroup(const std::string& cgroup, const std::string& hook,
-                                   bpf_prog_type type, bpf_attach_type attach_type) {
+                                   bpf_prog_type type, bpf_attach_type attach_type,
+                                   std::span<const bpf_insn> instructions) {
   Attached one;
   one.hook = hook;
   one.type = attach_type;
   auto target = open_directory(cgroup);
   if (!target) return tl::unexpected(target.error());
-  auto program = load_allow(type, attach_type);
+  auto program = load(type, attach_type, instructions);
   if (!program) return context(program.error(), hook);
   if (::bpf_prog_attach(program->get(), target->get(), attach_type, BPF_F_ALLOW_MULTI) < 0)
     return fail_errno(errno, fmt::format("attach a foreign {}", hook));
@@ -95,7 +105,7 @@ Status ForeignPrograms::add_lookup(const Netns& netns) {
   one.type = BPF_SK_LOOKUP;
   auto target = netns.open();
   if (!target) return tl::unexpected(target.error());
-  auto program = load_allow(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP);
+  auto program = load(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP, kAllow);
   if (!program) return context(program.error(), "sk_lookup");
   one.link.reset(::bpf_link_create(program->get(), target->get(), BPF_SK_LOOKUP, nullptr));
   if (!one.link) return fail_errno(errno, "attach a foreign sk_lookup");
@@ -110,20 +120,24 @@ Status ForeignPrograms::add_lookup(const Netns& netns) {
 
 Result<ForeignPrograms> ForeignPrograms::attach(const std::string& cgroup, const Netns& netns) {
   ForeignPrograms all;
-  MESH_TRY(
-      all.add_cgroup(cgroup, "connect4", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT),
-      "");
-  MESH_TRY(
-      all.add_cgroup(cgroup, "connect6", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_CONNECT),
-      "");
-  MESH_TRY(all.add_cgroup(cgroup, "getpeername4", BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
-                          BPF_CGROUP_INET4_GETPEERNAME),
-           "");
-  MESH_TRY(all.add_cgroup(cgroup, "sockops", BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS), "");
-  MESH_TRY(all.add_cgroup(cgroup, "ingress", BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_INGRESS),
-           "");
-  MESH_TRY(all.add_cgroup(cgroup, "egress", BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS), "");
+  const auto add = [&](const char* hook, bpf_prog_type type, bpf_attach_type attach_type) {
+    return all.add_cgroup(cgroup, hook, type, attach_type, kAllow);
+  };
+  MESH_TRY(add("connect4", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT), "");
+  MESH_TRY(add("connect6", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_CONNECT), "");
+  MESH_TRY(add("getpeername4", BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_GETPEERNAME), "");
+  MESH_TRY(add("sockops", BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS), "");
+  MESH_TRY(add("ingress", BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_INGRESS), "");
+  MESH_TRY(add("egress", BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS), "");
   MESH_TRY(all.add_lookup(netns), "");
+  return all;
+}
+
+Result<ForeignPrograms> ForeignPrograms::steal_callbacks(const std::string& cgroup) {
+  ForeignPrograms all;
+  MESH_TRY(all.add_cgroup(cgroup, "sockops", BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS,
+                          kStealCallbacks),
+           "");
   return all;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,10 @@ namespace mesh::test {
 class ForeignPrograms {
  public:
   static Result<ForeignPrograms> attach(const std::string& cgroup, const Netns& netns);
+
+  // A sockops program that takes every callback away from each socket at each of its events, as one
+  // does that knows of nobody else. Attach it after the agent: the last one to run wins.
+  static Result<ForeignPrograms> steal_callbacks(const std::string& cgroup);
 
   ForeignPrograms(ForeignPrograms&&) = default;
   ForeignPrograms& operator=(ForeignPrograms&&) = delete;
@@ -38,7 +43,7 @@ class ForeignPrograms {
   };
   ForeignPrograms() = default;
   Status add_cgroup(const std::string& cgroup, const std::string& hook, bpf_prog_type type,
-                    bpf_attach_type attach_type);
+                    bpf_attach_type attach_type, std::span<const bpf_insn> program);
   Status add_lookup(const Netns& netns);
   std::vector<Attached> attached_;
 };

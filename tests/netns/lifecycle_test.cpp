@@ -216,6 +216,41 @@ TEST_F(Lifecycle, ForeignProgramsSurvive) {
     EXPECT_EQ(ids.size(), 1u) << hook;
 }
 
+TEST_F(Lifecycle, RecordsWhoseEndNobodySawAreSwept) {
+  start();
+  const auto entries = [&](const std::string& map) {
+    return agent().metrics().value("mesh_bpf_map_entries", {{"map", map}});
+  };
+  InteractiveClient local(*client_, vip4("web"), 80);
+  InteractiveClient twoleg(*client_, vip4("relayed"), 80);
+  ASSERT_EQ(local.say("a")["reply"], "a");
+  ASSERT_EQ(twoleg.say("a")["reply"], "a");
+  expect_metric("mesh_bpf_map_entries", {{"map", "mesh_admits"}}, 1);
+  expect_metric("mesh_bpf_map_entries", {{"map", "mesh_relay_in"}}, 1);
+  {
+    const auto thief = must(ForeignPrograms::steal_callbacks(node().cgroup_root()), "foreign");
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_TRUE(run_client(*client_, vip4("web"), 80)["ok"]);
+      EXPECT_TRUE(run_client(*client_, vip6("relayed"), 80)["ok"]);
+    }
+  }
+  // It is what this test takes it for: the ends of these were not seen.
+  ASSERT_EQ(entries("mesh_admits"), 1 + 3);
+  ASSERT_EQ(entries("mesh_relay_in"), 1 + 3);
+  // The records of sockets that live stay.
+  constexpr auto kTwoSweeps = 90s;
+  EXPECT_TRUE(eventually(
+      kTwoSweeps, [&] { return entries("mesh_admits") == 1 && entries("mesh_relay_in") == 1; },
+      "only the live connections have records"));
+  EXPECT_EQ(agent().metrics().value("mesh_bpf_records_swept_total"), 6);
+  EXPECT_EQ(local.say("b")["reply"], "b");
+  EXPECT_EQ(twoleg.say("b")["reply"], "b");
+  local.process().close_stdin();
+  twoleg.process().close_stdin();
+  expect_metric("mesh_bpf_map_entries", {{"map", "mesh_admits"}}, 0);
+  expect_metric("mesh_bpf_map_entries", {{"map", "mesh_relay_in"}}, 0);
+}
+
 TEST_F(Lifecycle, NoRuleOfNftIptablesOrTcIsMade) {
   node().masquerade_outside();  // a rule of somebody else
   const std::vector<const Place*> places{&node().host(), client_, server_};
