@@ -177,7 +177,9 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
     sub->callback([&options, value] { options.command = value; });
     return sub;
   };
-  const auto add_json = [&](CLI::App* sub) { sub->add_flag("--json", options.json, "Print JSON"); };
+  const auto add_json = [&](CLI::App* sub) {
+    sub->add_flag("--json", options.json, "Print JSON")->envname(env_name("--json"));
+  };
   add_json(command("preflight", "Say what this kernel and host lack, and what follows from it",
                    Command::Preflight));
   add_json(command("status",

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what a bare Debian 12 needs to build, test, demonstrate and measure; starts no service.
 #
-# Usage: scripts/setup.sh [--check]
+# Usage: scripts/setup.sh [--check] [--long]
 #   --check   install nothing; list what is missing and exit 1 if something is.
+#   --long    also what only scripts/test.sh --long needs: a cross compiler, a container engine.
 # Quick when everything is there: then neither root nor the network is used.
 set -euo pipefail
 
-readonly PACKAGES=(
+PACKAGES=(
   # Build: compilers (g++ for C++20, clang for BPF and fuzzing), generators, code generation.
   ca-certificates git g++ clang-14 libclang-rt-14-dev cmake ninja-build ccache pkg-config bpftool
   # Build: libraries.
@@ -22,6 +23,11 @@ readonly PACKAGES=(
   prometheus python3 python3-yaml netcat-openbsd
   # VM: emulator, guest's first user space, module tools, unpacking of kernels.
   qemu-system-x86 busybox-static kmod cpio xz-utils zstd
+)
+
+readonly LONG_PACKAGES=(
+  # Cross build for arm64 and its tests in emulation; images without a registry; a second compiler.
+  g++-aarch64-linux-gnu qemu-user mmdebstrap podman buildah runc conmon clang-16
 )
 
 log() { printf 'setup: %s\n' "$*" >&2; }
@@ -64,15 +70,18 @@ restore_policy() {
 
 main() {
   local check=0
-  case ${1:-} in
-    "") ;;
-    --check) check=1 ;;
-    -h | --help)
-      sed -n '3,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-      exit 0
-      ;;
-    *) die "unknown argument: $1 (see --help)" ;;
-  esac
+  local arg
+  for arg in "$@"; do
+    case $arg in
+      --check) check=1 ;;
+      --long) PACKAGES+=("${LONG_PACKAGES[@]}") ;;
+      -h | --help)
+        sed -n '3,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'
+        exit 0
+        ;;
+      *) die "unknown argument: $arg (see --help)" ;;
+    esac
+  done
   command -v dpkg-query >/dev/null || die "this is not Debian: dpkg-query is missing"
 
   local missing=()
@@ -87,7 +96,7 @@ main() {
   if [[ $(id -u) != 0 ]]; then
     command -v sudo >/dev/null || die "root is needed to install packages: run this as root"
     log "asking sudo"
-    exec sudo -- "$(readlink -f "${BASH_SOURCE[0]}")"
+    exec sudo -- "$(readlink -f "${BASH_SOURCE[0]}")" "$@"
   fi
 
   # An unreachable foreign source is no reason to stop; a package that is missing then is.

@@ -4,11 +4,12 @@
 #
 # Usage: scripts/test.sh [--rung NAME]... [--no-vm] [--no-setup] [--long] [--build-dir DIR]
 #   --rung NAME       only this rung and what it needs; repeatable. Names: lint build unit bpfhost asan
-#                     fuzz bpfrun netns vm-6.1 vm-6.12, and with --long netns-asan
+#                     fuzz bpfrun netns vm-6.1 vm-6.12, and with --long netns-asan compilers arm64 image
 #   --no-vm           leave the VM rungs out
 #   --no-setup        install nothing (scripts/setup.sh does nothing either when all is there)
 #   --long            fuzz for minutes instead of seconds, run netns with sanitizers too, set MESH_LONG=1
-#                     for tests that have a longer form, and give the rungs four times their time
+#                     for tests that have a longer form, give the rungs four times their time, compile with
+#                     other compilers and for arm64, build and try the image
 #   --build-dir DIR   default: build
 # Ends with a table and the line "N passed, N failed". A rung that could not run counts as a failure.
 # Environment: MESH_RUNG_LIMIT, seconds for one rung (default 720; an emulated guest gets three times that).
@@ -23,7 +24,7 @@ cd "$ROOT"
 # this file may be edited meanwhile.
 {
 
-readonly ALL_RUNGS=(lint build unit bpfhost asan fuzz bpfrun netns netns-asan vm-6.1 vm-6.12)
+readonly ALL_RUNGS=(lint build unit bpfhost asan fuzz bpfrun netns netns-asan vm-6.1 vm-6.12 compilers arm64 image)
 build_dir=$ROOT/build
 limit=${MESH_RUNG_LIMIT:-720}
 run_vm=1
@@ -59,7 +60,7 @@ if ((${#wanted[@]} == 0)); then
   for rung in "${ALL_RUNGS[@]}"; do
     case $rung in
       vm-*) ((run_vm == 1)) || continue ;;
-      netns-asan) ((long == 1)) || continue ;;
+      netns-asan | compilers | arm64 | image) ((long == 1)) || continue ;;
     esac
     wanted+=("$rung")
   done
@@ -89,7 +90,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 if ((run_setup == 1)); then
-  scripts/setup.sh
+  setup_args=()
+  ! wants 'compilers|arm64|image' || setup_args+=(--long)
+  scripts/setup.sh "${setup_args[@]}"
 fi
 
 # --- lint -----------------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ build() {
 built_release=1
 built_sanitized=1
 built_fuzzing=1
-if wants 'build|unit|bpfhost|bpfrun|netns|vm-.*'; then
+if wants 'build|unit|bpfhost|bpfrun|netns|vm-.*|image'; then
   build build "$release" all || built_release=0
   # Asks every test program for its tests once, here, and not in each guest.
   ctest --test-dir "$release" -N >/dev/null 2>&1 || true
@@ -291,6 +294,28 @@ if ((${#vms[@]} > 0)); then
       rung_end "$(cat "$results/vm-$kernel/seconds" 2>/dev/null || echo 0)"
     done
   fi
+fi
+
+# --- what changes seldom --------------------------------------------------------------------------
+
+if wants compilers; then
+  # The image is built with -O3, whose warnings are others; and a second compiler has opinions of its own.
+  build gcc-release "$build_dir/gcc-release" all -DCMAKE_BUILD_TYPE=Release || true
+  build clang "$build_dir/clang" all -DCMAKE_C_COMPILER=clang-16 -DCMAKE_CXX_COMPILER=clang++-16 || true
+fi
+if wants arm64; then
+  rung_begin arm64
+  count_check arm64 timeout -k 20 "$((limit * 2))" scripts/check-arm64.sh --no-setup --build-dir "$build_dir/arm64"
+  rung_end
+fi
+if wants image; then
+  rung_begin image
+  if ((built_release == 0)); then
+    count_not_run "its build failed"
+  else
+    count_check image timeout -k 20 "$((limit * 2))" scripts/check-image.sh --no-setup --build-dir "$build_dir"
+  fi
+  rung_end
 fi
 
 print_summary

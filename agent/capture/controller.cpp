@@ -96,9 +96,10 @@ void Controller::on_found(const workload::Workload& workload) {
     return;
   }
   not_enrolled_.erase(workload.cookie);
-  std::string addresses;
-  for (const auto& address : workload.addresses) addresses += " " + address.to_string();
-  log::info("workload found: {}{} (netns cookie {})", workload.hint, addresses, workload.cookie);
+  std::vector<std::string> addresses;
+  for (const auto& address : workload.addresses) addresses.push_back(address.to_string());
+  log::info("workload found: {} {} (netns cookie {})", workload.hint, fmt::join(addresses, " "),
+            workload.cookie);
   schedule_apply();
 }
 

@@ -33,7 +33,7 @@ function(mesh_bpf_skeleton name)
     add_custom_command(OUTPUT ${obj}
       COMMAND ${MESH_BPF_CLANG} -target bpf -mcpu=v3 -g -O2 -std=gnu11 -Wall -Wextra -Werror
               -Wno-missing-declarations -D__TARGET_ARCH_${MESH_BPF_ARCH}
-              -idirafter /usr/include/${MESH_MULTIARCH}
+              -idirafter ${CMAKE_SYSROOT}/usr/include/${MESH_MULTIARCH}
               -I${PROJECT_SOURCE_DIR}/bpf/include -I${PROJECT_SOURCE_DIR}/bpf
               -MMD -MF ${obj}.d -MT ${obj} -c ${src} -o ${obj}
       DEPENDS ${src} DEPFILE ${obj}.d VERBATIM
