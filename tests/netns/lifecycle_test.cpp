@@ -170,6 +170,13 @@ TEST_F(Lifecycle, FailedStartLeavesNothingAttached) {
     EXPECT_NE(result.status.code, 0) << extra.front();
     EXPECT_FALSE(result.err.empty());
   }
+  // In a user namespace where it is nobody.
+  AgentOptions unprivileged;
+  unprivileged.under = {"unshare", "--user"};
+  const RunResult refused = Agent::try_run(node(), unprivileged, 10s);
+  EXPECT_FALSE(refused.timed_out);
+  EXPECT_NE(refused.status.code, 0);
+  EXPECT_THAT(refused.out + refused.err, HasSubstr("run it as root"));
   EXPECT_THAT(must(cgroup_programs(node().cgroup_root()), "programs"), IsEmpty());
   EXPECT_FALSE(fs::exists(node().pin_dir()));
 }

@@ -120,6 +120,7 @@ std::vector<std::string> Agent::arguments(const Node& node, const AgentOptions& 
                                   "--log-level",
                                   options.log_level};
   result.insert(result.end(), options.extra.begin(), options.extra.end());
+  result.insert(result.begin(), options.under.begin(), options.under.end());
   return result;
 }
 

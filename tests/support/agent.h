@@ -30,6 +30,7 @@ Result<HttpReply> http_get(const Netns& netns, const std::string& address, std::
 
 struct AgentOptions {
   std::vector<std::string> extra;                        // more flags
+  std::vector<std::string> under;                        // a command that starts the program
   std::vector<std::pair<std::string, std::string>> env;  // more environment
   std::string log_level = "debug";
   std::uint16_t metrics_port = kMetricsPort;

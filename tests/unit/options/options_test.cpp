@@ -105,6 +105,52 @@ TEST(Options, ReadsTheEnvironmentButTheFlagWins) {
   EXPECT_EQ(o->log_level, "debug");
 }
 
+// What --help says of every flag is true: its variable is read, so a value that cannot be is
+// complained of, or shows in what was parsed.
+TEST(Options, EveryFlagComesFromTheEnvironment) {
+  Env cidr("MESH_AGENT_NODE_CIDR", "10.1.0.0/16");
+  Env name("MESH_AGENT_NODE_NAME", "n1");
+  Env config("MESH_AGENT_CONFIG_DIR", "/c");
+  Env metrics("MESH_AGENT_METRICS_LISTEN", "127.0.0.1:9000");
+  Env debug("MESH_AGENT_DEBUG_LISTEN", "127.0.0.2:9001");
+  Env cgroup("MESH_AGENT_CGROUP_ROOT", "/g");
+  Env pins("MESH_AGENT_PIN_DIR", "/p");
+  Env socket("MESH_AGENT_ADMIN_SOCKET", "/s");
+  Env vip6("MESH_AGENT_VIP_CIDR6", "fd01::/96");
+  Env drain("MESH_AGENT_DRAIN_TIMEOUT", "7");
+  Env threads("MESH_AGENT_RELAY_THREADS", "3");
+  Env tracing("MESH_AGENT_DISABLE_TRACING", "true");
+  Env level("MESH_AGENT_LOG_LEVEL", "warn");
+  Env format("MESH_AGENT_LOG_FORMAT", "json");
+  Env json("MESH_AGENT_JSON", "true");
+  auto o = parse({"status"});
+  ASSERT_TRUE(o);
+  ASSERT_EQ(o->node_cidrs.size(), 1u);
+  EXPECT_EQ(o->node_name, "n1");
+  EXPECT_EQ(o->config_dir, "/c");
+  EXPECT_EQ(o->metrics_listen.to_string(), "127.0.0.1:9000");
+  EXPECT_EQ(o->debug_listen.to_string(), "127.0.0.2:9001");
+  EXPECT_EQ(o->cgroup_root, "/g");
+  EXPECT_EQ(o->pin_dir, "/p");
+  EXPECT_EQ(o->admin_socket, "/s");
+  EXPECT_EQ(o->vip_cidr6->to_string(), "fd01::/96");
+  EXPECT_EQ(o->drain_timeout, std::chrono::seconds(7));
+  EXPECT_EQ(o->relay_threads, 3u);
+  EXPECT_TRUE(o->disable_tracing);
+  EXPECT_EQ(o->log_level, "warn");
+  EXPECT_EQ(o->log_format, log::Format::Json);
+  EXPECT_TRUE(o->json);
+  // A flag that is added without a variable of its own, or without a line here, shows.
+  testing::internal::CaptureStdout();
+  (void)parse({"--help"});
+  const std::string help = testing::internal::GetCapturedStdout();
+  std::size_t flags = 0, variables = 0;
+  for (auto at = help.find("\n  --"); at != help.npos; at = help.find("\n  --", at + 1)) ++flags;
+  for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
+  EXPECT_EQ(flags, variables) << help;
+  EXPECT_EQ(flags, 14u) << "a new flag belongs into this test";
+}
+
 TEST(Options, RefusesAWrongValueFromTheEnvironment) {
   Env cidr("MESH_AGENT_NODE_CIDR", "nonsense");
   testing::internal::CaptureStderr();
