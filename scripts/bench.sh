@@ -10,6 +10,7 @@
 #   --strict            exit with 2 when a target is missed
 #   --profile           also sample where instructions go (perf; files in <build>/bench)
 #   --wall              instead: on this host's clock, interleaved rounds (root; attaches the agent)
+#   --wall-vm           the same in a VM with two processors, where this host's kernel does not accelerate
 #   --build DIR         build directory (default build, or MESH_BUILD)
 #   --report            measure nothing: report on the results of the last run
 # The table counts guest instructions under QEMU's -icount: repeatable, whatever else the host does.
@@ -32,6 +33,7 @@ baseline=0
 quick=0
 readme=0
 wall=0
+wall_vm=0
 only_report=0
 profile=0
 report_options=()
@@ -45,6 +47,7 @@ while (($# > 0)); do
     --strict) report_options+=(--strict) && shift ;;
     --profile) profile=1 && shift ;;
     --wall) wall=1 && shift ;;
+    --wall-vm) wall=1 && wall_vm=1 && shift ;;
     --report) only_report=1 && shift ;;
     -h | --help) sed -n '3,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
     *) die "unknown argument: $1 (see --help)" ;;
@@ -89,7 +92,9 @@ if ((only_report == 0)); then
   mkdir "$MESH_BENCH_OUT"
   date -u +%Y-%m-%d >"$MESH_BENCH_OUT/date"
   printf '%s\n' "$command_line" >"$MESH_BENCH_OUT/command"
-  if ((wall == 1)); then
+  if ((wall_vm == 1)); then
+    scripts/vm/run.sh --kernel "$kernel" --smp 2 --timeout 3000 --share "$MESH_BENCH_OUT" -- tests/bench/wall.sh
+  elif ((wall == 1)); then
     tests/bench/wall.sh
   else
     scripts/vm/run.sh --kernel "$kernel" --icount --timeout 1800 --share "$MESH_BENCH_OUT" -- \
@@ -100,6 +105,7 @@ fi
 note="$(<"$MESH_BENCH_OUT/date"), kernel $(<"$MESH_BENCH_OUT/kernel"), \`$(<"$MESH_BENCH_OUT/command")\`"
 if ((wall == 1)); then
   report_options+=(--wall)
+  ((wall_vm == 0)) || note+=", two processors, QEMU without icount"
 else
   note+=", one processor, QEMU \`-icount shift=0\`"
 fi

@@ -14,6 +14,11 @@ if [[ ${MESH_BENCH_QUICK:-0} == 1 ]]; then
   rounds=16
 fi
 
+megabytes=256
+if [[ -n ${MESH_VM:-} ]]; then
+  megabytes=64 # an emulated processor is slow
+fi
+
 # Two pods beside the node's range: the agent leaves them alone, so they are the direct leg of a round
 # while it runs.
 BARE_CLIENT=mb-bare-client
@@ -47,7 +52,7 @@ for ((round = 1; round <= rounds; round++)); do
   for mode in bulk rr; do
     options=(--count 2000 --warmup 500)
     if [[ $mode == bulk ]]; then
-      options=(--count 256 --warmup 32)
+      options=(--count "$megabytes" --warmup 32)
     fi
     leg "$round" "$BARE_CLIENT" direct "$mode" "$BARE_ADDRESS:$PORT_PLAIN" "${options[@]}"
     leg "$round" "$CLIENT" local "$mode" "$VIP_PLAIN" "${options[@]}"
