@@ -308,9 +308,10 @@ show_metrics() {
   done
   heading "Prometheus metrics, counted in BPF"
   show "curl http://NODE:15020/metrics"
+  note "(each connection is reported by both ends; here is the client's word)"
   inside "$node" curl -s http://127.0.0.1:15020/metrics |
     grep -E '^mesh_(connections_opened_total|sent_bytes_total|http_requests_total|denied_total)' |
-    grep -v ' 0$' | sed 's/^\(.\{116\}\).*\( [0-9.e+]*\)$/\1...\2/' | head -n 14 | indent
+    grep -vE ' 0$|reporter="destination"' | head -n 14 | indent
 }
 
 show_kill() {
