@@ -14,9 +14,9 @@ if [[ ${MESH_BENCH_QUICK:-0} == 1 ]]; then
   rounds=16
 fi
 
-megabytes=256
+megabytes=256 round_trips=2000
 if [[ -n ${MESH_VM:-} ]]; then
-  megabytes=64 # an emulated processor is slow
+  megabytes=16 round_trips=300 # an emulated processor is slow
 fi
 
 # Two pods beside the node's range: the agent leaves them alone, so they are the direct leg of a round
@@ -50,9 +50,9 @@ bench_expect 'sockmap_redirected_messages' leg 0 "$CLIENT" sockmap rr "$VIP_ACCE
 
 for ((round = 1; round <= rounds; round++)); do
   for mode in bulk rr; do
-    options=(--count 2000 --warmup 500)
+    options=(--count "$round_trips" --warmup $((round_trips / 4)))
     if [[ $mode == bulk ]]; then
-      options=(--count "$megabytes" --warmup 32)
+      options=(--count "$megabytes" --warmup $((megabytes / 8)))
     fi
     leg "$round" "$BARE_CLIENT" direct "$mode" "$BARE_ADDRESS:$PORT_PLAIN" "${options[@]}"
     leg "$round" "$CLIENT" local "$mode" "$VIP_PLAIN" "${options[@]}"

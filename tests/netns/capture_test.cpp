@@ -246,7 +246,11 @@ TEST_F(Capture, TrafficThatIsNotMeshPasses) {
     EXPECT_TRUE(run_client(*client_, node().gateway4(), 7001)["ok"]);
     EXPECT_EQ(run_peer(*client_, {"udp-client", "--to", server_->addr4, "--port", "5300"})["reply"],
               "hello");
+    EXPECT_EQ(run_peer(*client_, {"udp-client", "--connected", "--to", server_->addr4, "--port",
+                                  "5300"})["reply"],
+              "hello");
   });
+  expect_metric("mesh_events_total", {{"event", "other_protocol"}}, 1);
 }
 
 TEST_F(Capture, PodsThatAppearLaterAreEnrolled) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent dies, comes back, is stopped, is cleaned up; and pods come and go while it runs.
 #include <filesystem>
+#include <thread>
 
 #include "tests/netns/foreign_programs.h"
 #include "tests/netns/mesh_test.h"
@@ -143,6 +144,40 @@ TEST_F(Lifecycle, OrderlyStopKeepsLocalConnectionsAndDrainsRelayed) {
   EXPECT_TRUE(agent().stop().ok()) << agent().log();
   EXPECT_EQ(local.say("b")["reply"], "b");
   EXPECT_TRUE(run_client(*client_, web, 80)["ok"]);
+}
+
+TEST_F(Lifecycle, DrainEndsAtItsTimeLimit) {
+  AgentOptions options;
+  options.extra = {"--drain-timeout", "2"};
+  agent_.emplace(node(), options);
+  start();
+  InteractiveClient local(*client_, vip4("web"), 80);
+  InteractiveClient twoleg(*client_, vip4("relayed"), 80);
+  ASSERT_EQ(local.say("a")["reply"], "a");
+  ASSERT_EQ(twoleg.say("a")["reply"], "a");
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_TRUE(agent().stop().ok()) << agent().log();
+  EXPECT_GE(std::chrono::steady_clock::now() - began, 2s);
+  EXPECT_THAT(agent().log(), HasSubstr("draining: 1 relayed connections are open"));
+  EXPECT_THAT(agent().log(), HasSubstr("1 relayed connections were reset"));
+  EXPECT_EQ(local.say("b")["reply"], "b");
+}
+
+// Its listeners are still there, but nobody accepts: the heartbeat tells.
+TEST_F(Lifecycle, AnAgentThatHangsIsDead) {
+  start();
+  const std::string relayed = vip4("relayed");
+  ASSERT_TRUE(run_client(*client_, relayed, 80)["ok"]);
+  const double before = denied("agent_dead");
+  ::kill(agent().pid(), SIGSTOP);
+  std::this_thread::sleep_for(1100ms);
+  EXPECT_EQ(run_client(*client_, relayed, 80).value("errno", "none"), "ECONNREFUSED");
+  EXPECT_TRUE(run_client(*client_, server_->addr4, 8080)["ok"]);
+  ::kill(agent().pid(), SIGCONT);
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return run_client(*client_, relayed, 80)["ok"] == true; },
+      "the relay is back"));
+  EXPECT_GE(denied("agent_dead"), before + 1);
 }
 
 TEST_F(Lifecycle, SecondAgentIsRefused) {
