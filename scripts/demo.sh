@@ -72,7 +72,7 @@ if [[ -z $inside_vm ]]; then
 fi
 
 in_vm() {
-  scripts/vm/run.sh --kernel 6.12 --timeout 400 -- scripts/demo.sh --no-vm --build-dir "$build" --built "$1"
+  scripts/vm/run.sh --kernel 6.12 --timeout 900 -- scripts/demo.sh --no-vm --build-dir "$build" --built "$1"
 }
 
 if [[ $vm == yes && -z $inside_vm ]]; then
