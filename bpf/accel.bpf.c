@@ -58,28 +58,6 @@ static __attribute__((always_inline)) inline long accel_load(void *ctx, __u32 of
  * "Upgrade"). */
 const volatile __u64 mesh_generation = 0;
 
-static __always_inline struct mesh_tuple msg_tuple(struct sk_msg_md *msg)
-{
-	struct mesh_tuple t = {};
-
-	if (msg->family == AF_INET) {
-		t.local = mesh_addr_v4(MESH_CTX(msg->local_ip4));
-		t.remote = mesh_addr_v4(MESH_CTX(msg->remote_ip4));
-	} else {
-		t.local.w[0] = MESH_CTX(msg->local_ip6[0]);
-		t.local.w[1] = MESH_CTX(msg->local_ip6[1]);
-		t.local.w[2] = MESH_CTX(msg->local_ip6[2]);
-		t.local.w[3] = MESH_CTX(msg->local_ip6[3]);
-		t.remote.w[0] = MESH_CTX(msg->remote_ip6[0]);
-		t.remote.w[1] = MESH_CTX(msg->remote_ip6[1]);
-		t.remote.w[2] = MESH_CTX(msg->remote_ip6[2]);
-		t.remote.w[3] = MESH_CTX(msg->remote_ip6[3]);
-	}
-	t.local_port = msg->local_port;
-	t.remote_port = bpf_ntohl(msg->remote_port);
-	return t;
-}
-
 /* 0: redirect; else the event that names why not. */
 static __always_inline int why_tcp(const struct mesh_runtime *rt, const struct mesh_pair *pair,
 				   const struct mesh_pair_dir *dir, __u32 size, __u32 write_seq)
@@ -100,31 +78,26 @@ static __always_inline int why_tcp(const struct mesh_runtime *rt, const struct m
 }
 
 /*
- * Subprograms beside each other, not inside: the sniffer's window leaves no stack for tuples.
+ * Subprograms beside each other, not inside: the sniffer's window leaves no stack for keys.
  * mesh_msg() itself keeps to registers.
  */
-static __noinline struct mesh_pair *accel_pair_of(struct sk_msg_md *msg, struct mesh_sock *s)
+static __noinline struct mesh_pair *accel_pair_of(struct mesh_sock *s)
 {
-	struct mesh_tuple own = msg_tuple(msg);
-	struct mesh_tuple client =
-		conn_client_tuple(&own, s->series.reporter == MESH_REPORTER_SOURCE);
+	__u64 key = s->pair;
 
-	return bpf_map_lookup_elem(&mesh_pairs, &client);
+	return bpf_map_lookup_elem(&mesh_pairs, &key);
 }
 
-static __noinline struct mesh_http1 *accel_http_of(struct sk_msg_md *msg, struct mesh_sock *s)
+static __noinline struct mesh_http1 *accel_http_of(struct mesh_sock *s)
 {
-	struct mesh_tuple own = msg_tuple(msg);
-	struct mesh_tuple client =
-		conn_client_tuple(&own, s->series.reporter == MESH_REPORTER_SOURCE);
+	__u64 key = s->pair;
 
-	return bpf_map_lookup_elem(&mesh_http1_pairs, &client);
+	return bpf_map_lookup_elem(&mesh_http1_pairs, &key);
 }
 
-static __noinline long accel_redirect(struct sk_msg_md *msg)
+static __noinline long accel_redirect(struct sk_msg_md *msg, struct mesh_sock *s, __u32 direction)
 {
-	struct mesh_tuple own = msg_tuple(msg);
-	struct mesh_tuple peer = mesh_tuple_swap(&own);
+	__u64 peer = accel_socket_key(s->pair, direction != MESH_DIR_CLIENT);
 
 	return bpf_msg_redirect_hash(msg, &mesh_accel, &peer, BPF_F_INGRESS);
 }
@@ -153,27 +126,27 @@ __noinline int mesh_accel_sniff(struct sk_msg_md *msg, struct mesh_http1 *http, 
 SEC("sk_msg")
 int mesh_msg(struct sk_msg_md *msg)
 {
-	struct mesh_runtime *rt = mesh_get_runtime();
 	struct mesh_pair_dir *dir;
+	struct mesh_runtime *rt;
 	struct mesh_pair *pair;
 	struct tcp_sock *tp;
 	struct mesh_sock *s;
 	__u32 direction;
 	int why;
 
-	if (!rt || !msg->sk)
+	if (!msg->sk)
 		return SK_PASS;
 	s = bpf_sk_storage_get(&mesh_socks, msg->sk, 0, 0);
-	if (!s)
+	if (!s || !(s->flags & MESH_SOCK_ACCEL))
 		return SK_PASS;
-	pair = accel_pair_of(msg, s);
+	pair = accel_pair_of(s);
 	tp = bpf_skc_to_tcp_sock(msg->sk);
 	if (!pair || !tp)
 		return SK_PASS;
 	direction = s->series.reporter == MESH_REPORTER_SOURCE ? MESH_DIR_CLIENT : MESH_DIR_SERVER;
 	dir = &pair->dir[direction];
 	if (s->flags & MESH_SOCK_HTTP) {
-		struct mesh_http1 *http = accel_http_of(msg, s);
+		struct mesh_http1 *http = accel_http_of(s);
 
 		/*
 		 * Before the bytes can be read and answered. Counted like this, bytes that a send
@@ -184,11 +157,14 @@ int mesh_msg(struct sk_msg_md *msg)
 					 tp->write_seq + (__u32)dir->redirected,
 					 accel_destination(pair));
 	}
+	rt = mesh_get_runtime(); /* here: one register less to keep over the calls */
+	if (!rt)
+		return SK_PASS;
 	why = why_tcp(rt, pair, dir, msg->size, tp->write_seq);
 	if (!why) {
 		/* Before the bytes can be read: the receiver subtracts what it consumes. */
 		__sync_fetch_and_add(&dir->redirected, msg->size);
-		if (accel_redirect(msg) == SK_PASS) {
+		if (accel_redirect(msg, s, direction) == SK_PASS) {
 			mesh_event(MESH_EVENT_ACCEL_REDIRECTED, 1);
 			mesh_event(MESH_EVENT_ACCEL_REDIRECTED_BYTES, msg->size);
 			return SK_PASS;
@@ -216,13 +192,13 @@ int BPF_PROG(mesh_recv, struct sock *sk, struct msghdr *message, unsigned long l
 	     int *addr_len, int ret)
 {
 	struct mesh_runtime *rt = mesh_get_runtime();
-	struct mesh_tuple t, client;
 	struct mesh_pair_dir *dir;
 	struct mesh_pair *pair;
 	struct mesh_sock *s;
 	struct tcp_sock *tp;
 	__u32 copied, before;
 	int is_client;
+	__u64 key;
 
 	(void)ctx;
 	(void)message;
@@ -231,15 +207,14 @@ int BPF_PROG(mesh_recv, struct sock *sk, struct msghdr *message, unsigned long l
 	if ((flags & MSG_PEEK) || !rt || rt->generation != mesh_generation)
 		return 0;
 	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
+	if (!s || !(s->flags & MESH_SOCK_ACCEL))
+		return 0;
+	key = s->pair;
+	pair = bpf_map_lookup_elem(&mesh_pairs, &key);
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (!s || !tp || !(s->flags & MESH_SOCK_ACCEL))
+	if (!pair || !tp)
 		return 0;
 	is_client = s->series.reporter == MESH_REPORTER_SOURCE;
-	t = conn_tuple(sk);
-	client = conn_client_tuple(&t, is_client);
-	pair = bpf_map_lookup_elem(&mesh_pairs, &client);
-	if (!pair)
-		return 0;
 	dir = &pair->dir[is_client ? MESH_DIR_SERVER : MESH_DIR_CLIENT];
 	copied = tp->copied_seq;
 	/* A FIN that was read is one more. */
@@ -251,7 +226,7 @@ int BPF_PROG(mesh_recv, struct sock *sk, struct msghdr *message, unsigned long l
 	__sync_fetch_and_add(&dir->consumed,
 			     (__u64)(ret > 0 ? ret : 0) - (__u64)(__s64)(__s32)(copied - before));
 	if (ret > 0 && (s->flags & MESH_SOCK_HTTP)) {
-		struct mesh_http1 *http = bpf_map_lookup_elem(&mesh_http1_pairs, &client);
+		struct mesh_http1 *http = bpf_map_lookup_elem(&mesh_http1_pairs, &key);
 		__u32 destination = accel_destination(pair);
 
 		if (http)

@@ -5,15 +5,11 @@
 #include "lib/addr.h"
 #include "lib/conn.h"
 
-static __always_inline struct mesh_pair *pair_of(struct mesh_sock *s, struct sock *sk)
+static __always_inline struct mesh_pair *pair_of(struct mesh_sock *s)
 {
-	struct mesh_tuple t, client;
+	__u64 key = s->pair;
 
-	if (!(s->flags & MESH_SOCK_ACCEL))
-		return 0;
-	t = conn_tuple(sk);
-	client = conn_client_tuple(&t, s->series.reporter == MESH_REPORTER_SOURCE);
-	return bpf_map_lookup_elem(&mesh_pairs, &client);
+	return s->flags & MESH_SOCK_ACCEL ? bpf_map_lookup_elem(&mesh_pairs, &key) : 0;
 }
 
 SEC("iter/bpf_sk_storage_map")
@@ -30,7 +26,7 @@ int mesh_iter_fold(struct bpf_iter__bpf_sk_storage_map *ctx)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
-		conn_fold(s, tp, pair_of(s, sk), 0);
+		conn_fold(s, tp, pair_of(s), 0);
 	return 0;
 }
 
@@ -55,7 +51,7 @@ int mesh_iter_conns(struct bpf_iter__bpf_sk_storage_map *ctx)
 		return 0;
 	active = s->series.reporter == MESH_REPORTER_SOURCE;
 	b = conn_read(tp, active);
-	pair = pair_of(s, sk);
+	pair = pair_of(s);
 	if (pair) {
 		conn_add_redirected(&b, pair, active);
 		info.redirected_bytes = pair->dir[0].redirected + pair->dir[1].redirected;

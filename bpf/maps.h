@@ -128,7 +128,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
 	__uint(max_entries, 65536);
-	__type(key, struct mesh_tuple); /* of the socket itself */
+	__type(key, __u64); /* accel_socket_key() */
 	__type(value, __u64);
 } mesh_accel SEC(".maps") __weak;
 
@@ -136,16 +136,24 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 32768);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct mesh_tuple); /* the client's */
+	__type(key, __u64); /* mesh_sock.pair of both ends */
 	__type(value, struct mesh_pair);
 } mesh_pairs SEC(".maps") __weak;
+
+/* The last number that was given to a pair; pinned, so that no two pairs ever have the same. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} mesh_pair_last SEC(".maps") __weak;
 
 /* HTTP/1 state of accelerated pairs, whose bytes pass sk_msg and not cgroup_skb. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 32768);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct mesh_tuple); /* the client's */
+	__type(key, __u64); /* as mesh_pairs */
 	__type(value, struct mesh_http1);
 } mesh_http1_pairs SEC(".maps") __weak;
 

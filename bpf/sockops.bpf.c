@@ -41,6 +41,8 @@ static __always_inline void record_admit(struct bpf_sock_ops *ops, struct mesh_s
 		.path = s->series.path,
 	};
 
+	if (s->flags & MESH_SOCK_ACCEL)
+		admit.pair = s->pair = accel_new_pair();
 	if (s->series.source != MESH_LABEL_NODE) {
 		struct mesh_addr_owner *owner;
 
@@ -99,14 +101,15 @@ static __always_inline void record_relay(struct bpf_sock_ops *ops, struct mesh_s
 static __always_inline void on_connect(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
-	struct mesh_tuple t = ops_tuple(ops);
 	struct mesh_sock *s;
+	struct mesh_tuple t;
 
 	if (!sk)
 		return;
 	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
 	if (!s || (s->flags & MESH_SOCK_AGENT))
 		return;
+	t = ops_tuple(ops);
 	if (s->series.path == MESH_PATH_LOCAL)
 		record_admit(ops, s, &t);
 	else if (s->series.path == MESH_PATH_TWOLEG)
@@ -145,7 +148,6 @@ static __always_inline void http_start(struct bpf_sock_ops *ops, struct bpf_sock
 static __always_inline void on_active(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
-	struct mesh_tuple t = ops_tuple(ops);
 	struct mesh_sock *s;
 
 	if (!sk)
@@ -154,7 +156,7 @@ static __always_inline void on_active(struct bpf_sock_ops *ops)
 	if (!s || (s->flags & MESH_SOCK_AGENT))
 		return;
 	if (s->flags & MESH_SOCK_ACCEL)
-		accel_join_client(ops, s, &t);
+		accel_join_client(ops, s);
 	http_start(ops, sk, s, 1);
 	mark_opened(s);
 }
@@ -202,15 +204,17 @@ static __always_inline void on_passive(struct bpf_sock_ops *ops)
 	} else if (admit) {
 		s->series.source = admit->source;
 		s->series.path = admit->path;
-		/* The client's hook has decided; whether it did shows in mesh_pairs. */
-		s->flags |= MESH_SOCK_ACCEL;
+		/* The client's hook has decided; whether it got in shows in mesh_pairs. */
+		s->pair = admit->pair;
+		if (s->pair)
+			s->flags |= MESH_SOCK_ACCEL;
 	} else {
 		s->series.source = MESH_LABEL_OUTSIDE;
 		s->series.path = MESH_PATH_PASSTHROUGH;
 	}
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	if (s->flags & MESH_SOCK_ACCEL)
-		accel_join_server(ops, s, &t);
+		accel_join_server(ops, s);
 	http_start(ops, sk, s, 0);
 	mark_opened(s);
 }
@@ -289,30 +293,13 @@ static __always_inline void http_finish(struct bpf_sock *sk, struct mesh_sock *s
 		mesh_http1_finish_socket(h);
 }
 
-static __always_inline void on_close(struct bpf_sock_ops *ops)
+static __always_inline void forget_records(struct bpf_sock_ops *ops, const struct mesh_sock *s)
 {
-	struct bpf_sock *sk = ops->sk;
-	struct mesh_tuple t = ops_tuple(ops);
-	struct mesh_pair *pair = 0;
-	struct mesh_tuple client;
-	struct mesh_sock *s;
-	int is_client;
+	struct mesh_tuple t;
 
-	if (!sk)
+	if (!(s->flags & (MESH_SOCK_ADMIT | MESH_SOCK_RELAY)))
 		return;
-	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
-	if (!s || (s->flags & MESH_SOCK_AGENT))
-		return;
-	is_client = s->series.reporter == MESH_REPORTER_SOURCE;
-	if (s->flags & MESH_SOCK_ACCEL) {
-		client = conn_client_tuple(&t, is_client);
-		pair = bpf_map_lookup_elem(&mesh_pairs, &client);
-	}
-	count_closed(sk, s, pair);
-	http_finish(sk, s);
-	if (pair)
-		accel_leave(sk, s, pair, &client, is_client);
-
+	t = ops_tuple(ops);
 	if (s->flags & MESH_SOCK_ADMIT)
 		bpf_map_delete_elem(&mesh_admits, &t);
 	if (s->flags & MESH_SOCK_RELAY) {
@@ -324,6 +311,28 @@ static __always_inline void on_close(struct bpf_sock_ops *ops)
 		if (target && target->cookie == bpf_get_socket_cookie(ops))
 			bpf_map_delete_elem(&mesh_relay_in, &key);
 	}
+}
+
+static __always_inline void on_close(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct mesh_pair *pair = 0;
+	struct mesh_sock *s;
+	__u64 key;
+
+	if (!sk)
+		return;
+	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
+	if (!s || (s->flags & MESH_SOCK_AGENT))
+		return;
+	key = s->pair;
+	if (s->flags & MESH_SOCK_ACCEL)
+		pair = bpf_map_lookup_elem(&mesh_pairs, &key);
+	count_closed(sk, s, pair);
+	http_finish(sk, s);
+	if (pair)
+		accel_leave(sk, s, pair, &key, s->series.reporter == MESH_REPORTER_SOURCE);
+	forget_records(ops, s);
 	/* A socket that connects again starts from nothing. */
 	s->flags &= ~(MESH_SOCK_OPENED | MESH_SOCK_ADMIT | MESH_SOCK_RELAY | MESH_SOCK_ACCEL);
 }

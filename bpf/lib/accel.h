@@ -34,6 +34,12 @@ static __always_inline void accel_record(const struct mesh_series *series, const
 	mesh_http1_record(&key, method, code, ns);
 }
 
+/* The key of one side's socket in mesh_accel. */
+static __always_inline __u64 accel_socket_key(__u64 pair, int is_client)
+{
+	return pair << 1 | (is_client ? 1 : 0);
+}
+
 static __always_inline __u32 accel_destination(const struct mesh_pair *pair)
 {
 	return pair->flags & MESH_PAIR_SERVER_IN ? pair->destination : ACCEL_NO_LABEL;

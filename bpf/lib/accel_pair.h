@@ -11,49 +11,58 @@
 static const struct mesh_http1 accel_http1_zero = {};
 
 static __always_inline int accel_http_start(struct bpf_sock_ops *ops, struct mesh_sock *s,
-					    const struct mesh_tuple *client)
+					    const __u64 *key)
 {
 	struct mesh_runtime *rt = mesh_get_runtime();
 	struct mesh_http1 *h;
 
 	if (!(s->flags & MESH_SOCK_HTTP) || !rt || !rt->metrics_enabled)
 		return 0;
-	if (bpf_map_update_elem(&mesh_http1_pairs, client, &accel_http1_zero, BPF_ANY))
+	if (bpf_map_update_elem(&mesh_http1_pairs, key, &accel_http1_zero, BPF_ANY))
 		return -ENOMEM;
-	h = bpf_map_lookup_elem(&mesh_http1_pairs, client);
+	h = bpf_map_lookup_elem(&mesh_http1_pairs, key);
 	if (!h)
 		return -ENOMEM;
 	mesh_http1_init(h, 1, ops->snd_nxt, ops->rcv_nxt, &s->series);
 	return 0;
 }
 
+/* A number for the connection that is about to be opened; 0 never names a pair. */
+static __always_inline __u64 accel_new_pair(void)
+{
+	__u32 zero = 0;
+	__u64 *last = bpf_map_lookup_elem(&mesh_pair_last, &zero);
+
+	return last ? __sync_fetch_and_add(last, 1) + 1 : 0;
+}
+
 /*
- * The client is established first: it makes the pair, in place of whatever had its ports before.
- * When it does not get in, there is no pair, and both sides are sockets like any other.
+ * The client is established first: it makes the pair. When it does not get in, there is no pair,
+ * and both sides are sockets like any other.
  */
-static __always_inline void accel_join_client(struct bpf_sock_ops *ops, struct mesh_sock *s,
-					      const struct mesh_tuple *t)
+static __always_inline void accel_join_client(struct bpf_sock_ops *ops, struct mesh_sock *s)
 {
 	struct mesh_pair fresh = {.flags = MESH_PAIR_CLIENT_IN};
-	struct mesh_tuple own = *t;
+	__u64 key = s->pair;
+	__u64 own = accel_socket_key(key, 1);
 
 	/* Of what the server sends, nothing has been read yet. */
 	fresh.dir[MESH_DIR_SERVER].peer_copied_seq = ops->rcv_nxt;
-	if (!bpf_map_update_elem(&mesh_pairs, &own, &fresh, BPF_ANY) &&
-	    !accel_http_start(ops, s, &own) &&
+	if (!bpf_map_update_elem(&mesh_pairs, &key, &fresh, BPF_ANY) &&
+	    !accel_http_start(ops, s, &key) &&
 	    !bpf_sock_hash_update(ops, &mesh_accel, &own, BPF_NOEXIST))
 		return;
-	bpf_map_delete_elem(&mesh_http1_pairs, &own);
-	bpf_map_delete_elem(&mesh_pairs, &own);
+	bpf_map_delete_elem(&mesh_http1_pairs, &key);
+	bpf_map_delete_elem(&mesh_pairs, &key);
 	mesh_event(MESH_EVENT_ACCEL_NO_PAIR, 1);
 	s->flags &= ~MESH_SOCK_ACCEL;
 }
 
-static __always_inline void accel_join_server(struct bpf_sock_ops *ops, struct mesh_sock *s,
-					      const struct mesh_tuple *t)
+static __always_inline void accel_join_server(struct bpf_sock_ops *ops, struct mesh_sock *s)
 {
-	struct mesh_tuple client = mesh_tuple_swap(t), own = *t;
-	struct mesh_pair *pair = bpf_map_lookup_elem(&mesh_pairs, &client);
+	__u64 key = s->pair;
+	__u64 own = accel_socket_key(key, 0);
+	struct mesh_pair *pair = bpf_map_lookup_elem(&mesh_pairs, &key);
 	struct mesh_http1 *h;
 
 	if (!pair || (pair->flags & ~MESH_PAIR_CLIENT_CLOSED) != MESH_PAIR_CLIENT_IN) {
@@ -69,7 +78,7 @@ static __always_inline void accel_join_server(struct bpf_sock_ops *ops, struct m
 	}
 	/* Nothing will be redirected. Answers do not pass sk_msg now: the server's own sniffer sees
 	 * all. */
-	h = bpf_map_lookup_elem(&mesh_http1_pairs, &client);
+	h = bpf_map_lookup_elem(&mesh_http1_pairs, &key);
 	if (h)
 		mesh_http1_abandon(h, MESH_EVENT_HTTP_GAP, 0);
 	mesh_event(MESH_EVENT_ACCEL_NO_PAIR, 1);
@@ -86,9 +95,9 @@ __noinline int mesh_accel_http_finish(struct mesh_http1 *h, __u32 destination)
 
 /* What was not answered when the client's socket ends is not answered any more. */
 static __always_inline void accel_http_finish(struct bpf_sock *sk, const struct mesh_pair *pair,
-					      const struct mesh_tuple *client, int is_client)
+					      const __u64 *key, int is_client)
 {
-	struct mesh_http1 *h = bpf_map_lookup_elem(&mesh_http1_pairs, client);
+	struct mesh_http1 *h = bpf_map_lookup_elem(&mesh_http1_pairs, key);
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	__u32 destination = accel_destination(pair);
 
@@ -109,8 +118,7 @@ static __always_inline void accel_http_finish(struct bpf_sock *sk, const struct 
 
 /* The last of the two sides takes the pair out. */
 static __always_inline void accel_leave(struct bpf_sock *sk, struct mesh_sock *s,
-					struct mesh_pair *pair, const struct mesh_tuple *client,
-					int is_client)
+					struct mesh_pair *pair, const __u64 *key, int is_client)
 {
 	__u32 mine = is_client ? MESH_PAIR_CLIENT_CLOSED : MESH_PAIR_SERVER_CLOSED;
 	__u32 their_in = is_client ? MESH_PAIR_SERVER_IN : MESH_PAIR_CLIENT_IN;
@@ -119,10 +127,10 @@ static __always_inline void accel_leave(struct bpf_sock *sk, struct mesh_sock *s
 	int last = !(before & their_in) || (before & their_end);
 
 	if ((s->flags & MESH_SOCK_HTTP) && (is_client || last))
-		accel_http_finish(sk, pair, client, is_client);
+		accel_http_finish(sk, pair, key, is_client);
 	if (last) {
-		bpf_map_delete_elem(&mesh_http1_pairs, client);
-		bpf_map_delete_elem(&mesh_pairs, client);
+		bpf_map_delete_elem(&mesh_http1_pairs, key);
+		bpf_map_delete_elem(&mesh_pairs, key);
 	}
 }
 

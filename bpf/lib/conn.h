@@ -58,12 +58,6 @@ static __always_inline struct mesh_l4 *conn_series(const struct mesh_series *key
 	return l4;
 }
 
-static __always_inline struct mesh_tuple conn_client_tuple(const struct mesh_tuple *own,
-							   int is_client)
-{
-	return is_client ? *own : mesh_tuple_swap(own);
-}
-
 /* The tuple of a kernel socket, both families. */
 static __always_inline struct mesh_tuple conn_tuple(struct sock *sk)
 {

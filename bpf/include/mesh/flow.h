@@ -27,6 +27,7 @@ struct mesh_sock {
 	struct mesh_series series;
 	__u16 peer_port; /* host byte order */
 	__u16 pad;
+	__u64 pair;		    /* MESH_SOCK_ACCEL: key of mesh_pairs; else 0 */
 	struct mesh_addr peer_addr; /* the address that the application believes to talk to */
 	__u64 opened_ns;	    /* CLOCK_MONOTONIC */
 	__u64 sent_folded;	    /* what mesh_l4 already has of this socket */
@@ -45,6 +46,7 @@ struct mesh_sock {
 struct mesh_admit {
 	__u64 cookie; /* SO_COOKIE of the client's socket */
 	__u64 netns;  /* the client's */
+	__u64 pair;   /* key of mesh_pairs; 0: the connection is not to be accelerated */
 	__u32 source; /* label */
 	__u32 path;   /* enum mesh_path */
 };
@@ -92,7 +94,11 @@ struct mesh_pair_dir {
 #define MESH_PAIR_CLIENT_CLOSED (1u << 2)
 #define MESH_PAIR_SERVER_CLOSED (1u << 3)
 
-/* mesh_pairs: client tuple -> a pair of sockets of this node that may skip TCP. */
+/*
+ * mesh_pairs: number -> a pair of sockets of this node that may skip TCP. The client's side takes a
+ * new number from mesh_pair_last for each connection, and the admission record carries it to the
+ * server's side: a number never comes back, so what is left of one connection cannot meet another.
+ */
 struct mesh_pair {
 	__u32 flags;	   /* MESH_PAIR_* */
 	__u32 destination; /* label of the server's series, once it is in */
@@ -126,8 +132,8 @@ struct mesh_conn_info {
 	__u16 state;	 /* TCP_* of the kernel */
 };
 
-MESH_STATIC_ASSERT(sizeof(struct mesh_sock) == 88, "mesh_sock");
-MESH_STATIC_ASSERT(sizeof(struct mesh_admit) == 24, "mesh_admit");
+MESH_STATIC_ASSERT(sizeof(struct mesh_sock) == 96, "mesh_sock");
+MESH_STATIC_ASSERT(sizeof(struct mesh_admit) == 32, "mesh_admit");
 MESH_STATIC_ASSERT(sizeof(struct mesh_relay_target) == 56, "mesh_relay_target");
 MESH_STATIC_ASSERT(sizeof(struct mesh_leg) == 32, "mesh_leg");
 MESH_STATIC_ASSERT(sizeof(struct mesh_pair_dir) == 24, "mesh_pair_dir");
