@@ -214,6 +214,24 @@ static __always_inline int forget(struct bpf_sock_addr *ctx, struct mesh_sock *s
 	return 1;
 }
 
+/*
+ * A leg comes from the loopback: its TIME_WAIT may be reused after a second
+ * (net.ipv4.tcp_tw_reuse = 2); that of the pod's own address would use up the ports to one endpoint
+ * at 28,000 connections a minute. The port is chosen by connect(2), which knows the other end.
+ */
+static __always_inline int bind_leg(struct bpf_sock_addr *ctx, int family)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr = MESH_BE32(0x7f000001)};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr[3] = MESH_BE32(1)};
+	int failed = family == AF_INET ? bpf_bind(ctx, (void *)&v4, sizeof(v4))
+				       : bpf_bind(ctx, (void *)&v6, sizeof(v6));
+
+	if (!failed)
+		return 1;
+	bpf_set_retval(-EADDRNOTAVAIL);
+	return 0;
+}
+
 static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 {
 	struct choice c = {};
@@ -227,7 +245,7 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 		return 1;
 	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
 	if (s && (s->flags & MESH_SOCK_AGENT))
-		return 1;
+		return s->flags & MESH_SOCK_LEG ? bind_leg(ctx, family) : 1;
 	c.asked = connect_dst(ctx, family);
 	c.asked_port = bpf_ntohs(ctx->user_port);
 	if (ctx->protocol != IPPROTO_TCP) {

@@ -36,7 +36,7 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 
 	/* An address beside the mesh (127.0.0.1, a second network of the pod) is not ours to judge.
 	 */
-	if (!bpf_map_lookup_elem(&mesh_addrs, &client.remote))
+	if (mesh_addr_is_local(&client.remote) || !bpf_map_lookup_elem(&mesh_addrs, &client.remote))
 		return SK_PASS;
 	/*
 	 * What comes from inside has a record too: what a pod sends to its own address goes over

@@ -98,6 +98,27 @@ static __always_inline void record_relay(struct bpf_sock_ops *ops, struct mesh_s
 	s->flags |= MESH_SOCK_RELAY;
 }
 
+/*
+ * A leg of the relay: who its client is, for the server's side, and the one socket option that it
+ * needs. Its peer cannot vanish without our kernel knowing, so it needs no keep-alive.
+ */
+static __always_inline void record_leg(struct bpf_sock_ops *ops, const struct mesh_sock *s)
+{
+	struct mesh_tuple t = ops_tuple(ops);
+	struct mesh_leg leg = {
+		.client_addr = s->peer_addr,
+		.client_port = s->peer_port,
+		.source = s->series.source,
+		.path = s->series.path,
+	};
+	int on = 1;
+
+	/* Without a record the server's namespace answers the SYN with RST. */
+	if (bpf_map_update_elem(&mesh_legs, &t, &leg, BPF_ANY))
+		mesh_deny(MESH_DENY_NO_MEMORY);
+	bpf_setsockopt(ops, SOL_TCP, TCP_NODELAY, &on, sizeof(on)); /* cannot fail on TCP */
+}
+
 static __always_inline void on_connect(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
@@ -107,8 +128,13 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 	if (!sk)
 		return;
 	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
-	if (!s || (s->flags & MESH_SOCK_AGENT))
+	if (!s)
 		return;
+	if (s->flags & MESH_SOCK_AGENT) {
+		if (s->flags & MESH_SOCK_LEG)
+			record_leg(ops, s);
+		return;
+	}
 	t = ops_tuple(ops);
 	if (s->series.path == MESH_PATH_LOCAL)
 		record_admit(ops, s, &t);
@@ -165,16 +191,22 @@ static __always_inline void on_passive(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct mesh_tuple t = ops_tuple(ops);
-	__u64 netns = bpf_get_netns_cookie(ops);
-	struct mesh_addr_owner *owner = bpf_map_lookup_elem(&mesh_addrs, &t.local);
 	struct mesh_port_key port_key = {.addr = t.local, .port = t.local_port};
-	struct mesh_tuple client = mesh_tuple_swap(&t);
+	struct mesh_addr_owner *owner;
+	struct mesh_tuple client;
 	struct mesh_admit *admit;
 	struct mesh_port *port;
 	struct mesh_leg *leg;
 	struct mesh_sock *s;
 	__u32 svc_flags = 0;
+	__u64 netns;
 
+	/* The relay's own, usually. */
+	if (mesh_addr_is_local(&t.local))
+		return;
+	owner = bpf_map_lookup_elem(&mesh_addrs, &t.local);
+	netns = bpf_get_netns_cookie(ops);
+	client = mesh_tuple_swap(&t);
 	if (!owner || owner->kind != MESH_ADDR_WORKLOAD || owner->netns != netns || !sk)
 		return;
 	s = bpf_sk_storage_get(&mesh_socks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

@@ -147,11 +147,15 @@ Status Datapath::mark_agent_socket(int fd) const {
   return sock_map_.put(fd, value);
 }
 
-Status Datapath::put_leg(const mesh_tuple& leg, const mesh_leg& client) const {
-  return leg_map_.put(leg, client);
+Status Datapath::mark_leg(int fd, const mesh_leg& client) const {
+  mesh_sock value{};
+  value.flags = MESH_SOCK_AGENT | MESH_SOCK_LEG;
+  value.series.source = client.source;
+  value.series.path = static_cast<__u8>(client.path);
+  value.peer_addr = client.client_addr;
+  value.peer_port = client.client_port;
+  return sock_map_.put(fd, value);
 }
-
-Status Datapath::erase_leg(const mesh_tuple& leg) const { return leg_map_.erase(leg); }
 
 void Datapath::sweep_legs() {
   std::set<mesh_tuple, ByteLess> left;

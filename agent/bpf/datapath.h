@@ -57,8 +57,9 @@ class Datapath {
 
   // Connections.
   Status mark_agent_socket(int fd) const;  // [any] before connect(2) or listen(2)
-  Status put_leg(const mesh_tuple& leg, const mesh_leg& client) const;  // [any] before connect(2)
-  Status erase_leg(const mesh_tuple& leg) const;                        // [any]
+  // A socket of the relay to an application, before connect(2): the hooks bind it to the loopback,
+  // set TCP_NODELAY and tell the application's side who the client is. [any]
+  Status mark_leg(int fd, const mesh_leg& client) const;
   // Takes out records that were there at the last call too: nobody took them, the leg has failed.
   void sweep_legs();
   void forget_legs() const;  // of relays that died with an earlier agent

@@ -14,8 +14,6 @@ tl::unexpected<relay::DialFailure> failure(relay::DialReason reason, Error error
   return tl::unexpected(relay::DialFailure{reason, std::move(error)});
 }
 
-constexpr int kPortAttempts = 4;
-
 Error errno_error(int errnum, const std::string& what) { return fail_errno(errnum, what).value(); }
 
 }  // namespace
@@ -43,35 +41,25 @@ tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::dial(const relay::A
                         .source = record.source,
                         .path = MESH_PATH_TWOLEG,
                         .pad2 = 0};
-  for (int attempt = 1;; ++attempt) {
-    auto dialed = connect_leg(*netns, server, client);
-    // The pair is in TIME_WAIT since less than a second: another port.
-    if (!dialed && dialed.error().error.code == std::errc::address_not_available &&
-        attempt < kPortAttempts)
-      continue;
-    return dialed;
-  }
+  return connect_leg(*netns, server, client);
 }
 
 tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::connect_leg(
     const NetnsHandle& netns, const Endpoint& server, const mesh_leg& client) const {
   using relay::DialReason;
   const SockAddr address(server);
-  auto socket = netns.legs.take(address.family(), datapath_);
+  auto socket = netns.legs.take(address.family());
   if (!socket) return failure(DialReason::Resources, std::move(socket).error());
-  const mesh_tuple tuple{bpf::to_abi(socket->source.address), bpf::to_abi(server.address),
-                         socket->source.port, server.port};
-  if (auto put = datapath_.put_leg(tuple, client); !put)
-    return failure(DialReason::Resources, std::move(put).error());
-  if (::connect(socket->fd.get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
+  if (auto marked = datapath_.mark_leg(socket->get(), client); !marked)
+    return failure(DialReason::Resources, std::move(marked).error());
+  if (::connect(socket->get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
     const int errnum = errno;
-    (void)datapath_.erase_leg(tuple);  // the sweep would take it too
     const auto reason = errnum == ECONNREFUSED                        ? DialReason::Refused
                         : errnum == EADDRNOTAVAIL || errnum == ENOMEM ? DialReason::Resources
                                                                       : DialReason::Unreachable;
     return failure(reason, errno_error(errnum, "connect to " + server.to_string()));
   }
-  return relay::Dialed{std::move(socket->fd), server, netns.cookie, nullptr};
+  return relay::Dialed{std::move(*socket), server, netns.cookie, nullptr, true};
 }
 
 }  // namespace mesh::capture

@@ -4,7 +4,6 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -38,12 +37,6 @@ DialReason reason_of(int errnum) {
   }
 }
 
-// True when a connect in progress has ended already, as it does at once inside one host.
-bool connect_ended(int fd) {
-  pollfd entry{fd, POLLOUT, 0};
-  return ::poll(&entry, 1, 0) == 1;
-}
-
 }  // namespace
 
 Connection::Connection(Worker& worker, const PoolOptions& options, NewConnection made)
@@ -73,36 +66,32 @@ Detached Connection::serve() {
   } else if (auto dialed = made_.dialer->dial(made_.accepted); !dialed) {
     dial_failed(dialed.error().reason);
   } else {
-    bool connecting = false;
-    if (!open_server(std::move(*dialed), connecting)) {
+    if (!open_server(std::move(*dialed))) {
       dial_failed(DialReason::Resources);
-    } else if (connecting) {
+    } else {
+      // Inside one host the connect has ended already: the next turn of the loop says so together
+      // with what the client has sent. If it failed, the event has ended the connection.
       worker_.arm(*this, Worker::Clock::now() + options_.connect_timeout);
       co_await server_leg_.until_writable();
       worker_.disarm(*this);
     }
     if (end_ == End::None) {
-      if (const int errnum = server_leg_.connect_error(); errnum != 0) {
-        connect_failed(errnum);
-      } else {
-        connected_ = true;
-        (void)pump(to_server_);
-        if (end_ == End::None) (void)pump(to_client_);
-      }
+      connected_ = true;
+      (void)pump(to_server_);
+      if (end_ == End::None) (void)pump(to_client_);
     }
   }
   coroutine_done();
 }
 
-Status Connection::open_server(Dialed dialed, bool& connecting) {
+Status Connection::open_server(Dialed dialed) {
   const int fd = dialed.socket.get();
   // The listener's children have the same options by inheritance.
-  MESH_TRY(set_leg_options(fd, options_), "server leg");
-  connecting = !connect_ended(fd);
+  if (!dialed.has_options) MESH_TRY(set_leg_options(fd, options_), "server leg");
   server_ = dialed.server;
   server_netns_ = dialed.netns_cookie;
   info_ = std::move(dialed.info);
-  return server_leg_.open(std::move(dialed.socket), connecting);
+  return server_leg_.open(std::move(dialed.socket), true);
 }
 
 Detached Connection::pump(Flow& flow) {
@@ -125,8 +114,11 @@ Detached Connection::pump(Flow& flow) {
         break;
       case Step::Eof:
         flow.ended = true;
-        flow.out.shutdown_write();
-        if (to_server_.ended && to_client_.ended) end(End::Completed);
+        // The end of both directions closes the sockets, which sends the FIN as well.
+        if (to_server_.ended && to_client_.ended)
+          end(End::Completed);
+        else
+          flow.out.shutdown_write();
         break;
       case Step::Failed:
         end(End::Reset);

@@ -97,7 +97,7 @@ class Connection final : private LegOwner, private Timed {
   Step failed(int errnum);
   static void return_pipe(PipePool& pool, Flow& flow);
 
-  Status open_server(Dialed dialed, bool& connecting);
+  Status open_server(Dialed dialed);
   void dial_failed(DialReason reason);
   void connect_failed(int errnum);
   void end(End how);

@@ -37,6 +37,7 @@ struct Dialed {
   Endpoint server;                 // where it goes
   std::uint64_t netns_cookie = 0;  // of the namespace the socket was made in
   std::shared_ptr<const ConnectionInfo> info;
+  bool has_options = false;  // has TCP_NODELAY, and needs no keep-alive or has it
 };
 
 struct DialFailure {

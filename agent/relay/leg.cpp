@@ -25,10 +25,17 @@ Status set_leg_options(int fd, const PoolOptions& options) {
   const auto set = [fd](int level, int name, int value) {
     return ::setsockopt(fd, level, name, &value, sizeof(value)) == 0;
   };
-  if (!set(IPPROTO_TCP, TCP_NODELAY, 1) || !set(SOL_SOCKET, SO_KEEPALIVE, 1) ||
-      !set(IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(options.keepalive_idle.count())) ||
+  // SO_KEEPALIVE last: the others would start its timer anew.
+  if (!set(IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(options.keepalive_idle.count())) ||
       !set(IPPROTO_TCP, TCP_KEEPINTVL, static_cast<int>(options.keepalive_interval.count())) ||
-      !set(IPPROTO_TCP, TCP_KEEPCNT, options.keepalive_probes))
+      !set(IPPROTO_TCP, TCP_KEEPCNT, options.keepalive_probes) || !set(SOL_SOCKET, SO_KEEPALIVE, 1))
+    return fail_errno(errno, "setsockopt");
+  return set_no_delay(fd);
+}
+
+Status set_no_delay(int fd) {
+  const int on = 1;
+  if (::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0)
     return fail_errno(errno, "setsockopt");
   return {};
 }

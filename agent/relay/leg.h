@@ -21,6 +21,8 @@ class Leg;
 
 // TCP_NODELAY and keep-alive. On a listener the accepted sockets inherit them.
 Status set_leg_options(int fd, const PoolOptions& options);
+// TCP_NODELAY alone: when the other end is on the loopback, it cannot vanish unnoticed.
+Status set_no_delay(int fd);
 
 // Told when the kernel reports an error on a leg, whether or not anybody reads or writes it.
 class LegOwner {

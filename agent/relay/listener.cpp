@@ -37,8 +37,14 @@ Listener::Listener(Worker& home, const Workers& workers, const PoolOptions& opti
 // Level triggered and one accept a turn: a single connection costs no accept that finds nothing,
 // and a flood of them cannot keep the worker from its open connections.
 Status Listener::open() {
-  MESH_TRY(set_leg_options(setup_.socket.get(), options_), "relay listener");
-  MESH_TRY(home_.watch(setup_.socket.get(), EPOLLIN, *this), "relay listener");
+  const int fd = setup_.socket.get();
+  auto local = local_endpoint(fd);
+  if (!local) return context(std::move(local).error(), "relay listener");
+  if (local->address != Address() && local->address != Address::from_v4(INADDR_ANY))
+    local_ = *local;
+  MESH_TRY(local_.address.is_loopback() ? set_no_delay(fd) : set_leg_options(fd, options_),
+           "relay listener");
+  MESH_TRY(home_.watch(fd, EPOLLIN, *this), "relay listener");
   return {};
 }
 
@@ -82,7 +88,9 @@ void Listener::on_events(std::uint32_t /*events*/) {
   made.accepted.listener = setup_.id;
   made.accepted.netns_cookie = setup_.netns_cookie;
   made.accepted.client = endpoint_of(peer);
-  if (auto local = local_endpoint(client.get())) made.accepted.local = *local;
+  made.accepted.local = local_;
+  if (local_.address.is_unset())
+    if (auto local = local_endpoint(client.get())) made.accepted.local = *local;
   made.client = std::move(client);
   made.dialer = setup_.dialer;
 

@@ -51,6 +51,7 @@ class Listener final : public EventSink, private Timed {
   const PoolOptions& options_;
   std::atomic<std::uint64_t>& next_connection_;
   ListenerSetup setup_;
+  Endpoint local_;  // of all connections, when the listener has one address; else unset
 };
 
 }  // namespace mesh::relay

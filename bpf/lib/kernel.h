@@ -99,6 +99,23 @@ struct bpf_iter__bpf_sk_storage_map {
 #ifndef SOCK_STREAM
 #define SOCK_STREAM 1
 #endif
+/* For bpf_bind(). */
+struct sockaddr_in {
+	__u16 sin_family;
+	__u16 sin_port; /* network byte order */
+	__u32 sin_addr;
+	__u8 pad[8];
+};
+struct sockaddr_in6 {
+	__u16 sin6_family;
+	__u16 sin6_port;
+	__u32 sin6_flowinfo;
+	__u32 sin6_addr[4];
+	__u32 sin6_scope_id;
+};
+
+#define SOL_TCP 6
+#define TCP_NODELAY 1
 #define MSG_PEEK 0x02
 #define IPPROTO_TCP 6
 #define SOCK_DONE_BIT 1 /* enum sock_flags: set by tcp_fin() only */
@@ -107,6 +124,7 @@ struct bpf_iter__bpf_sk_storage_map {
 #define ECONNREFUSED 111
 #define ECONNRESET 104
 #define ETIMEDOUT 110
+#define EADDRNOTAVAIL 99
 #define ENETUNREACH 101
 #define EHOSTUNREACH 113
 

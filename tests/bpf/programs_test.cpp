@@ -98,9 +98,10 @@ TEST_F(ProgramsTest, InboundPassesALegAndAPermissivePort) {
                                    mesh_addr_owner{7, MESH_ADDR_WORKLOAD, 16}));
   const Endpoint relay{addr("127.0.0.1"), 40000};  // legs come from the loopback
   const mesh_tuple leg{bpf::to_abi(relay.address), bpf::to_abi(server.address), 40000, 80};
-  ASSERT_TRUE(datapath_->put_leg(leg, mesh_leg{}));
+  bpf::Map<mesh_tuple, mesh_leg> legs(datapath_->programs().skeleton().maps.mesh_legs);
+  ASSERT_TRUE(legs.put(leg, mesh_leg{}));
   EXPECT_EQ(inbound(relay, server), SK_PASS);
-  ASSERT_TRUE(datapath_->erase_leg(leg));
+  ASSERT_TRUE(legs.erase(leg));
   EXPECT_EQ(inbound(relay, server), SK_DROP);
   const mesh_port_key port{bpf::to_abi(server.address), 80, 0};
   ASSERT_TRUE(datapath_->ports.put(port, mesh_port{16, MESH_SVC_HTTP}));

@@ -16,10 +16,13 @@
 #define MESH_SOCK_ACCEL (1u << 6)   /* has a side in mesh_pairs */
 #define MESH_SOCK_COUNTED (1u << 8) /* in mesh_l4.opened */
 #define MESH_SOCK_HTTP (1u << 7)    /* the service speaks HTTP/1: sniff */
+#define MESH_SOCK_LEG (1u << 9)	    /* with AGENT: a leg of the relay to an application */
 
 /*
  * mesh_socks (socket storage): made by the connect hooks and at PASSIVE_ESTABLISHED; for its own
- * sockets by the agent, through their fd, before connect(2) or listen(2).
+ * sockets by the agent, through their fd, before connect(2) or listen(2). In that of a leg are the
+ * client's series.source and path, and in peer_addr and peer_port the address that the application
+ * shall see.
  */
 struct mesh_sock {
 	__u32 flags;   /* MESH_SOCK_* */
@@ -66,8 +69,8 @@ struct mesh_relay_target {
 
 /*
  * mesh_legs: tuple of a leg from the agent to an application, as the agent's socket sees it -> the
- * client. Written by the agent between bind(2) and connect(2), taken out when the application's
- * socket is made or the agent gives the leg up.
+ * client. Written at TCP_CONNECT_CB from the leg's storage, taken out when the application's socket
+ * is made; what nobody takes is swept by the agent.
  */
 struct mesh_leg {
 	struct mesh_addr client_addr;
