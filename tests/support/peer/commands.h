@@ -29,8 +29,18 @@ struct RstOptions {
 };
 int rst(const RstOptions& options);
 
-int sink(const ListenOptions& options);
-int no_read(const ListenOptions& options);
+struct SinkOptions {
+  ListenOptions listen;
+  unsigned readers = 1;  // threads on one connection
+  bool poll = false;     // they wait in poll(2) and read without waiting
+};
+int sink(const SinkOptions& options);
+
+struct NoReadOptions {
+  ListenOptions listen;
+  bool shut_read = false;  // shutdown(SHUT_RD), then send "shut\n"
+};
+int no_read(const NoReadOptions& options);
 
 struct ClientOptions {
   ConnectOptions connect;

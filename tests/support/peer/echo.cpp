@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The serving sub-commands: echo, greeter, sink, rst, no-read.
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -33,6 +35,21 @@ int drain(int fd, std::uint64_t& bytes) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return errno;
     bytes += static_cast<std::uint64_t>(n);
+  }
+}
+
+// One of several threads on a connection. EAGAIN: another one was faster.
+int drain_shared(int fd, std::atomic<std::uint64_t>& bytes, bool poll) {
+  std::array<char, 4096> buffer;
+  while (true) {
+    if (poll) {
+      pollfd wait{fd, POLLIN, 0};
+      (void)::poll(&wait, 1, -1);
+    }
+    const ssize_t n = ::recv(fd, buffer.data(), buffer.size(), poll ? MSG_DONTWAIT : 0);
+    if (n == 0) return 0;
+    if (n < 0 && errno != EINTR && errno != EAGAIN) return errno;
+    if (n > 0) bytes += static_cast<std::uint64_t>(n);
   }
 }
 
@@ -172,11 +189,18 @@ int greeter(const GreeterOptions& options) {
   });
 }
 
-int sink(const ListenOptions& options) {
-  return serve(options, [&](int fd, unsigned number) {
-    std::uint64_t bytes = 0;
-    const int error = drain(fd, bytes);
-    emit_close(options.quiet, number, bytes, error);
+int sink(const SinkOptions& options) {
+  return serve(options.listen, [&](int fd, unsigned number) {
+    std::atomic<std::uint64_t> bytes{0};
+    std::atomic<int> error{0};
+    std::vector<std::thread> others;
+    const auto read = [&] {
+      if (const int failed = drain_shared(fd, bytes, options.poll); failed != 0) error = failed;
+    };
+    for (unsigned i = 1; i < options.readers; ++i) others.emplace_back(read);
+    read();
+    for (auto& thread : others) thread.join();
+    emit_close(options.listen.quiet, number, bytes, error);
   });
 }
 
@@ -201,7 +225,7 @@ int rst(const RstOptions& options) {
   return 0;
 }
 
-int no_read(const ListenOptions& options) {
+int no_read(const NoReadOptions& options) {
   sigset_t usr1;
   sigemptyset(&usr1);
   sigaddset(&usr1, SIGUSR1);
@@ -222,7 +246,11 @@ int no_read(const ListenOptions& options) {
       emit({{"event", "state"}, {"connections", open.size()}, {"queued", queued}});
     }
   }).detach();
-  return serve(options, [&](int fd, unsigned) {
+  return serve(options.listen, [&](int fd, unsigned) {
+    if (options.shut_read) {
+      (void)::shutdown(fd, SHUT_RD);
+      (void)send_all(fd, "shut\n");  // whoever waits for it sees what becomes of it
+    }
     {
       std::lock_guard lock(mutex);
       open.push_back(fd);

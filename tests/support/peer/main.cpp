@@ -15,6 +15,7 @@ void add_listen(CLI::App& command, ListenOptions& options, bool port_required = 
   auto* port = command.add_option("--port", options.port, "Port");
   if (port_required) port->required();
   command.add_flag("--v6only", options.v6only, "IPV6_V6ONLY");
+  command.add_flag("--mptcp", options.mptcp, "IPPROTO_MPTCP");
   command.add_option("--backlog", options.backlog, "listen(2) backlog")->capture_default_str();
   command.add_option("--threads", options.threads, "Connections at a time")->capture_default_str();
   command.add_flag("--quiet", options.quiet, "No lines for single connections");
@@ -25,6 +26,7 @@ void add_connect(CLI::App& command, ConnectOptions& options, bool required = tru
   if (required) {
     to->required();
     command.add_option("--port", options.port, "Port")->required();
+    command.add_flag("--mptcp", options.mptcp, "IPPROTO_MPTCP");
   }
   command.add_flag("--mapped", options.mapped, "Reach IPv4 by an AF_INET6 socket");
   command.add_option("--from", options.bind, "Bind to this address first");
@@ -63,9 +65,12 @@ int main(int argc, char** argv) {
   client_command->add_option("--repeat", client_options.repeat, "Connections, one after the other");
   client_command->callback([&] { code = client(client_options); });
 
-  ListenOptions sink_options;
+  SinkOptions sink_options;
   auto* sink_command = app.add_subcommand("sink", "Reads everything");
-  add_listen(*sink_command, sink_options);
+  add_listen(*sink_command, sink_options.listen);
+  sink_command->add_option("--readers", sink_options.readers, "Threads that read a connection")
+      ->check(CLI::Range(1, 64));
+  sink_command->add_flag("--poll", sink_options.poll, "Readers wait in poll(2), not in recv(2)");
   sink_command->callback([&] { code = sink(sink_options); });
 
   SourceOptions source_options;
@@ -119,11 +124,13 @@ int main(int argc, char** argv) {
     code = rst(rst_options);
   });
 
-  ListenOptions no_read_options;
-  no_read_options.threads = 4096;
+  NoReadOptions no_read_options;
+  no_read_options.listen.threads = 4096;
   auto* no_read_command =
       app.add_subcommand("no-read", "Accepts and never reads; SIGUSR1 prints what is queued");
-  add_listen(*no_read_command, no_read_options);
+  add_listen(*no_read_command, no_read_options.listen);
+  no_read_command->add_flag("--shut-read", no_read_options.shut_read,
+                            "shutdown(SHUT_RD) first, then send a line");
   no_read_command->callback([&] { code = no_read(no_read_options); });
 
   ManyOptions hold_options;

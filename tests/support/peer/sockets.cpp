@@ -14,6 +14,10 @@
 #include <mutex>
 #include <thread>
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
 namespace mesh::peer {
 
 void emit(const nlohmann::json& line) {
@@ -91,7 +95,8 @@ socklen_t length_of(const sockaddr_storage& address) {
 Result<UniqueFd> open_listener(const ListenOptions& options) {
   auto address = parse_address(options.bind, options.port, false);
   if (!address) return tl::unexpected(address.error());
-  UniqueFd fd(::socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd fd(::socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC,
+                       options.mptcp ? IPPROTO_MPTCP : IPPROTO_TCP));
   if (!fd) return fail_errno(errno, "socket");
   const int on = 1;
   const int v6only = options.v6only ? 1 : 0;
@@ -108,7 +113,8 @@ Result<UniqueFd> open_listener(const ListenOptions& options) {
 Result<UniqueFd> connect_to(const ConnectOptions& options) {
   auto address = parse_address(options.to, options.port, options.mapped);
   if (!address) return tl::unexpected(address.error());
-  UniqueFd fd(::socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  UniqueFd fd(::socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC,
+                       options.mptcp ? IPPROTO_MPTCP : IPPROTO_TCP));
   if (!fd) return fail_errno(errno, "socket");
   if (!options.bind.empty()) {
     auto own = parse_address(options.bind, 0, options.mapped);

@@ -32,6 +32,7 @@ struct ListenOptions {
   std::string bind = "::";  // dual-stack
   std::uint16_t port = 0;   // 0: any, shown in the "listening" line
   bool v6only = false;
+  bool mptcp = false;  // IPPROTO_MPTCP
   int backlog = 1024;
   bool quiet = false;      // no lines for single connections
   unsigned threads = 512;  // connections served at a time, others wait in the backlog
@@ -41,6 +42,7 @@ struct ConnectOptions {
   std::string to;
   std::uint16_t port = 0;
   bool mapped = false;    // IPv4 by an AF_INET6 socket
+  bool mptcp = false;     // IPPROTO_MPTCP
   std::string bind;       // own address
   std::string device;     // SO_BINDTODEVICE
   bool nonblock = false;  // connect with O_NONBLOCK and poll
