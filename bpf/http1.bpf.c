@@ -137,13 +137,13 @@ SEC("cgroup_skb/egress")
 int mesh_skb_egress(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
-	struct mesh_http1 *http;
+	struct mesh_http1_sock *s;
 
 	if (!sk)
 		return 1;
-	http = bpf_sk_storage_get(&mesh_http1s, sk, 0, 0);
-	if (http && http->status == MESH_HTTP1_ACTIVE)
-		mesh_skb_feed(skb, http, 1);
+	s = bpf_sk_storage_get(&mesh_http1s, sk, 0, 0);
+	if (s && s->http.status == MESH_HTTP1_ACTIVE)
+		mesh_skb_feed(skb, &s->http, 1);
 	return 1;
 }
 
@@ -151,14 +151,14 @@ SEC("cgroup_skb/ingress")
 int mesh_skb_ingress(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
-	struct mesh_http1 *http;
+	struct mesh_http1_sock *s;
 
 	if (!sk)
 		return 1;
-	http = bpf_sk_storage_get(&mesh_http1s, sk, 0, 0);
-	if (http) {
-		if (http->status == MESH_HTTP1_ACTIVE)
-			mesh_skb_feed(skb, http, 0);
+	s = bpf_sk_storage_get(&mesh_http1s, sk, 0, 0);
+	if (s) {
+		if (s->http.status == MESH_HTTP1_ACTIVE)
+			mesh_skb_feed(skb, &s->http, 0);
 		return 1;
 	}
 	return sk->state == TCP_ST_LISTEN ? mesh_skb_may_enter(skb, sk) : 1;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* Walks over the open sockets of the mesh: folds their byte counts, or writes them out for
+/* Walks over the open sockets of the mesh: folds their counts, or writes them out for
  * `connections`. */
 #include "maps.h"
 #include "lib/addr.h"
 #include "lib/conn.h"
+#include "lib/http1_series.h"
 
 static __always_inline struct mesh_pair *pair_of(struct mesh_sock *s)
 {
@@ -16,6 +17,7 @@ SEC("iter/bpf_sk_storage_map")
 int mesh_iter_fold(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct sock *sk = ctx->sk;
+	struct mesh_http1_sock *h;
 	struct tcp_sock *tp;
 	struct mesh_sock *s;
 
@@ -27,6 +29,9 @@ int mesh_iter_fold(struct bpf_iter__bpf_sk_storage_map *ctx)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
 		conn_fold(s, tp, pair_of(s), 0);
+	h = s->flags & MESH_SOCK_HTTP ? bpf_sk_storage_get(&mesh_http1s, sk, 0, 0) : 0;
+	if (h)
+		mesh_http1_fold(h);
 	return 0;
 }
 

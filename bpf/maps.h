@@ -33,7 +33,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct mesh_http1);
+	__type(value, struct mesh_http1_sock);
 } mesh_http1s SEC(".maps") __weak;
 
 struct {

@@ -160,7 +160,7 @@ static __always_inline void http_start(struct bpf_sock_ops *ops, struct bpf_sock
 				       struct mesh_sock *s, int is_client)
 {
 	struct mesh_runtime *rt = mesh_get_runtime();
-	struct mesh_http1 *h;
+	struct mesh_http1_sock *h;
 
 	/* On an accelerated pair sk_msg sees every byte, and keeps its own state. */
 	if (!(s->flags & MESH_SOCK_HTTP) || (s->flags & MESH_SOCK_ACCEL) || !rt ||
@@ -168,7 +168,7 @@ static __always_inline void http_start(struct bpf_sock_ops *ops, struct bpf_sock
 		return;
 	h = bpf_sk_storage_get(&mesh_http1s, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (h)
-		mesh_http1_init(h, is_client, ops->snd_nxt, ops->rcv_nxt, &s->series);
+		mesh_http1_init(&h->http, is_client, ops->snd_nxt, ops->rcv_nxt, &s->series);
 }
 
 static __always_inline void on_active(struct bpf_sock_ops *ops)
@@ -306,23 +306,25 @@ static __always_inline void count_closed(struct bpf_sock *sk, struct mesh_sock *
 }
 
 /* Global: the verifier checks it once by itself, not behind every way through on_close(). */
-__noinline int mesh_http1_finish_socket(struct mesh_http1 *h)
+__noinline int mesh_http1_finish_socket(struct mesh_http1_sock *h)
 {
 	if (h)
-		mesh_http1_finish(h, 0);
+		mesh_http1_finish(&h->http, 0);
 	return 0;
 }
 
 /* Requests that the end of the connection completes or cuts off. */
 static __always_inline void http_finish(struct bpf_sock *sk, struct mesh_sock *s)
 {
-	struct mesh_http1 *h;
+	struct mesh_http1_sock *h;
 
 	if (!(s->flags & MESH_SOCK_HTTP))
 		return;
 	h = bpf_sk_storage_get(&mesh_http1s, sk, 0, 0);
-	if (h)
-		mesh_http1_finish_socket(h);
+	if (!h)
+		return;
+	mesh_http1_finish_socket(h); /* first: what is noted after it is folded by who notes it */
+	mesh_http1_fold(h);
 }
 
 static __always_inline void forget_records(struct bpf_sock_ops *ops, const struct mesh_sock *s)

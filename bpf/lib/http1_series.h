@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What the sniffer reports, put into maps: the default glue of lib/http1.h for BPF programs. A
- * program whose state stands for more than one reporter (an accelerated pair) defines
- * MESH_HTTP1_RECORD itself and calls mesh_http1_record for each series.
+ * What the sniffer reports, put into maps: the default glue of lib/http1.h for BPF programs.
+ * Nothing is hashed for a request: it is noted beside the sniffer's state, in the socket's storage,
+ * and folded into the series at a scrape and when the connection ends. A program whose state is not
+ * in a socket's storage (an accelerated pair) defines MESH_HTTP1_RECORD itself and calls
+ * mesh_http1_record for each series.
  */
 #ifndef MESH_LIB_HTTP1_SERIES_H
 #define MESH_LIB_HTTP1_SERIES_H
 
 #include "maps.h"
 #include "lib/latency.h"
+
+#define MESH_HTTP1_READ(x) (*(volatile __typeof__(x) *)&(x))
 
 /* A new series begins with it; too large for the stack. */
 static const struct mesh_latency mesh_latency_zero = {};
@@ -34,13 +38,21 @@ static __always_inline struct mesh_latency *mesh_http1_latency(const struct mesh
 	return bpf_map_lookup_elem(&mesh_http_latency, key);
 }
 
+/* Never changes it; the verifier does not know. */
+static __always_inline void mesh_http1_bound_bucket(__u32 *bucket)
+{
+	asm volatile("" : "+r"(*bucket)); /* or clang drops the test that the verifier needs */
+	if (*bucket >= MESH_LAT_BUCKETS)
+		*bucket = MESH_LAT_BUCKETS - 1;
+}
+
 /*
  * One complete request into its series. Per-CPU maps, yet atomic: a softirq may interrupt the
  * addition. When a map is full, the sample goes to no series and SERIES_FULL counts it. Global: the
  * verifier checks it once by itself, not at each of the places that report a request.
  */
-__noinline __weak int mesh_http1_record(const struct mesh_series *series, __u8 method, __u16 code,
-					__u64 ns)
+static __always_inline int mesh_http1_add(const struct mesh_series *series, __u8 method, __u16 code,
+					  __u64 ns)
 {
 	struct mesh_http_key key = {.code = code, .method = method};
 	struct mesh_latency *latency;
@@ -60,17 +72,134 @@ __noinline __weak int mesh_http1_record(const struct mesh_series *series, __u8 m
 		mesh_event(MESH_EVENT_SERIES_FULL, 1);
 		return 0;
 	}
-	asm volatile("" : "+r"(bucket)); /* or clang drops the test that the verifier needs */
-	if (bucket >= MESH_LAT_BUCKETS)
-		bucket = MESH_LAT_BUCKETS - 1;
+	mesh_http1_bound_bucket(&bucket);
 	__sync_fetch_and_add(&latency->bucket[bucket], 1);
 	__sync_fetch_and_add(&latency->sum_ns, ns);
 	return 0;
 }
 
+/* For programs whose state is not in a socket's storage. */
+__noinline __weak int mesh_http1_record(const struct mesh_series *series, __u8 method, __u16 code,
+					__u64 ns)
+{
+	return mesh_http1_add(series, method, code, ns);
+}
+
+static __always_inline void mesh_http1_fold_requests(struct mesh_http1_sock *s, __u64 *pending)
+{
+	struct mesh_http_key key = {.series = s->http.series};
+	__u64 taken, *count;
+
+	if (!MESH_HTTP1_READ(*pending))
+		return;
+	taken = __sync_lock_test_and_set(pending, 0);
+	if (!taken)
+		return; /* somebody else has folded it */
+	key.code = (__u16)(taken >> 32);
+	key.method = (__u8)(taken >> 48);
+	count = mesh_http1_count(&key);
+	if (count)
+		__sync_fetch_and_add(count, (__u32)taken);
+	else
+		mesh_event(MESH_EVENT_SERIES_FULL, (__u32)taken);
+}
+
+/*
+ * Moves what is pending into the series. Whoever takes a count out takes it alone, so the end of
+ * the connection, a scrape and a program in the middle of a packet may all be here at once. Global:
+ * the verifier checks it once by itself.
+ */
+__noinline __weak int mesh_http1_fold(struct mesh_http1_sock *s)
+{
+	struct mesh_latency *latency;
+	struct mesh_series key;
+	__u32 any = 0, lost = 0;
+	__u64 sum_ns;
+
+	if (!s)
+		return 0;
+	for (__u32 i = 0; i < MESH_HTTP1_KINDS; i++)
+		mesh_http1_fold_requests(s, &s->pending.requests[i]);
+	for (__u32 i = 0; i < MESH_LAT_BUCKETS; i++)
+		any |= MESH_HTTP1_READ(s->pending.bucket[i]);
+	if (!any)
+		return 0;
+	key = s->http.series; /* 6.1 takes no argument of a global function as a key */
+	latency = mesh_http1_latency(&key);
+	sum_ns = __sync_lock_test_and_set(&s->pending.sum_ns, 0);
+	if (latency)
+		__sync_fetch_and_add(&latency->sum_ns, sum_ns);
+	_Pragma("clang loop unroll(disable)") for (__u32 i = 0; i < MESH_LAT_BUCKETS; i++)
+	{
+		__u32 n = MESH_HTTP1_READ(s->pending.bucket[i]);
+
+		if (n)
+			n = __sync_lock_test_and_set(&s->pending.bucket[i], 0);
+		if (latency && n)
+			__sync_fetch_and_add(&latency->bucket[i], n);
+		else
+			lost += n;
+	}
+	if (lost)
+		mesh_event(MESH_EVENT_SERIES_FULL, lost);
+	return 0;
+}
+
+/* Adds one to a count of its kind, or to a free one; 0 if there is neither. */
+static __always_inline int mesh_http1_note_kind(struct mesh_http1_pending *p, __u32 kind)
+{
+	__u64 one = (__u64)kind << 32 | 1;
+
+	for (__u32 i = 0; i < MESH_HTTP1_KINDS; i++) {
+		__u64 old = MESH_HTTP1_READ(p->requests[i]);
+
+		if (!old && !__sync_val_compare_and_swap(&p->requests[i], 0, one))
+			return 1;
+		if (old >> 32 != kind)
+			continue;
+		if (__sync_val_compare_and_swap(&p->requests[i], old, old + 1) == old)
+			return 1;
+		/* It was folded in this moment, and nobody but us puts anything there. */
+		if (!__sync_val_compare_and_swap(&p->requests[i], 0, one))
+			return 1;
+	}
+	return 0;
+}
+
+/* So many in one bucket are folded before a count could run over. */
+#define MESH_HTTP1_PENDING_MAX (1u << 24)
+
+/*
+ * One complete request of a kind into what is pending. Returns 1 if the caller has to fold: not
+ * from here, the stack of four calls would be too deep on 6.1. Global: the verifier checks it once
+ * by itself, not at each of the places that report a request.
+ */
+__noinline __weak int mesh_http1_note(struct mesh_http1_sock *s, __u32 kind, __u64 ns)
+{
+	__u32 bucket = mesh_latency_bucket(ns);
+	int full;
+
+	if (!s)
+		return 0;
+	if (!mesh_http1_note_kind(&s->pending, kind))
+		return mesh_http1_add(&s->http.series, kind >> 16, kind, ns);
+	mesh_http1_bound_bucket(&bucket);
+	__sync_fetch_and_add(&s->pending.sum_ns, ns);
+	full = __sync_fetch_and_add(&s->pending.bucket[bucket], 1) >= MESH_HTTP1_PENDING_MAX;
+	/*
+	 * The end of the connection folds after it has set the status, on another CPU perhaps:
+	 * either it finds what was added above, or this finds the status.
+	 */
+	return full || MESH_HTTP1_READ(s->http.status) != MESH_HTTP1_ACTIVE;
+}
+
 #ifndef MESH_HTTP1_RECORD
 #define MESH_HTTP1_RECORD(ctx, http, method, code, ns)                                             \
-	mesh_http1_record(&(http)->series, method, code, ns)
+	do {                                                                                       \
+		struct mesh_http1_sock *mesh_s = (struct mesh_http1_sock *)(http);                 \
+		if (mesh_http1_note(mesh_s, MESH_HTTP1_KIND(method, code), ns))                    \
+			mesh_http1_fold(mesh_s);                                                   \
+	} while (0)
 #endif
 #define MESH_HTTP1_EVENT(ctx, event) mesh_event(event, 1)
 #define MESH_HTTP1_NOW(ctx) bpf_ktime_get_ns()

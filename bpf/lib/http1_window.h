@@ -23,8 +23,10 @@
 
 #ifdef __clang__
 #define MESH_HTTP1_ROLLED _Pragma("clang loop unroll(disable)")
+#define MESH_HTTP1_UNROLLED _Pragma("clang loop unroll(full)")
 #else
 #define MESH_HTTP1_ROLLED
+#define MESH_HTTP1_UNROLLED
 #endif
 
 #define MESH_HTTP1_WINDOW 256

@@ -9,14 +9,19 @@ struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(max_entries, 1);
   __type(key, __u32);
-  __type(value, struct mesh_http1);
+  __type(value, struct mesh_http1_sock);
 } mesh_test_http1 SEC(".maps");
 
-static __always_inline int mesh_test_feed(struct __sk_buff *skb, int is_egress) {
+static __always_inline struct mesh_http1_sock *mesh_test_sock(void) {
   __u32 zero = 0;
-  struct mesh_http1 *http = bpf_map_lookup_elem(&mesh_test_http1, &zero);
 
-  if (http && http->status == MESH_HTTP1_ACTIVE) mesh_skb_feed(skb, http, is_egress);
+  return bpf_map_lookup_elem(&mesh_test_http1, &zero);
+}
+
+static __always_inline int mesh_test_feed(struct __sk_buff *skb, int is_egress) {
+  struct mesh_http1_sock *s = mesh_test_sock();
+
+  if (s && s->http.status == MESH_HTTP1_ACTIVE) mesh_skb_feed(skb, &s->http, is_egress);
   return 1;
 }
 
@@ -25,3 +30,25 @@ int mesh_test_egress(struct __sk_buff *skb) { return mesh_test_feed(skb, 1); }
 
 SEC("cgroup_skb/ingress")
 int mesh_test_ingress(struct __sk_buff *skb) { return mesh_test_feed(skb, 0); }
+
+/* What a scrape and the end of a connection do. */
+SEC("cgroup_skb/egress")
+int mesh_test_fold(struct __sk_buff *skb) {
+  struct mesh_http1_sock *s = mesh_test_sock();
+
+  (void)skb;
+  if (s) mesh_http1_fold(s);
+  return 1;
+}
+
+/* An answer of a GET that is complete when the connection is gone already. */
+SEC("cgroup_skb/egress")
+int mesh_test_late(struct __sk_buff *skb) {
+  struct mesh_http1_sock *s = mesh_test_sock();
+
+  (void)skb;
+  if (!s) return 1;
+  s->http.status = MESH_HTTP1_ENDED;
+  MESH_HTTP1_RECORD(0, &s->http, MESH_METHOD_GET, 200, 1000);
+  return 1;
+}

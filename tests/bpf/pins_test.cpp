@@ -146,7 +146,7 @@ TEST_F(PinsTest, WithoutTracingTheReasonIsGiven) {
   ASSERT_TRUE(programs) << programs.error().what;
   ASSERT_EQ(programs->degraded().size(), 1u);
   EXPECT_EQ(programs->degraded()[0].feature, "sockmap");
-  EXPECT_FALSE(fs::exists(pins_ + "/v1/links/mesh_recv"));
+  EXPECT_FALSE(fs::exists(pins_ + "/v" + std::to_string(MESH_ABI_VERSION) + "/links/mesh_recv"));
 }
 
 }  // namespace

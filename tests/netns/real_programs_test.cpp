@@ -148,6 +148,29 @@ TEST_F(RealPrograms, CurlAndNginxAreCountedExactly) {
     expect_metric("mesh_events_total", {{"event", event}}, 0);
 }
 
+TEST_F(RealPrograms, RequestsAreCountedWhileTheirConnectionIsOpen) {
+  serve("http", 80, 81);
+  Process nginx = start_nginx();
+  const std::string script =
+      "import http.client, sys, time\n"
+      "c = http.client.HTTPConnection(sys.argv[1])\n"
+      "for path in ['/page'] * 3 + ['/missing', '/moved', '/busy', '/page']:\n"
+      "    c.request('GET', path)\n"
+      "    c.getresponse().read()\n"
+      "time.sleep(600)\n";
+  Process open = client_->spawn({"python3", "-c", script, vip4("app")});
+  // More kinds of answers than the socket has counts for.
+  expect_requests("app", "local", "GET", "200", 4);
+  expect_requests("app", "local", "GET", "404", 1);
+  expect_requests("app", "local", "GET", "302", 1);
+  expect_requests("app", "local", "GET", "503", 1);
+  for (const std::string reporter : {"source", "destination"}) {
+    const Labels of{{"reporter", reporter}, {"destination", "app"}};
+    expect_metric("mesh_http_request_duration_seconds_count", of, 7);
+    expect_metric("mesh_connections_active", of, 1);
+  }
+}
+
 TEST_F(RealPrograms, WrkAndNginxAgreeWithTheMetrics) {
   serve("http", 80, 81);
   Process nginx = start_nginx();

@@ -58,16 +58,20 @@ struct mesh_http1_dir {
 	__u8 carry[MESH_HTTP1_CARRY]; /* the last carry_len bytes are the unfinished line */
 };
 
-/* Where the head of a message is looked at: one per CPU, too large for the stack beside the rest.
+/*
+ * Where the head of a message is looked at: one per CPU, too large for the stack beside the rest.
+ * Bytes behind `loaded` are left from other heads, or zero.
  */
-#define MESH_HTTP1_HEAD 256
+#define MESH_HTTP1_HEAD 512 /* larger heads are read in the general way */
 struct mesh_http1_head {
-	__u64 length;			  /* Content-Length */
-	__u32 lock;			  /* held while a packet is looked at; never waited for */
-	__u16 code;			  /* of a response */
-	__u8 method;			  /* of a request */
-	__u8 has_length;		  /* Content-Length seen */
-	__u8 bytes[MESH_HTTP1_HEAD + 32]; /* what is read behind a position is in bounds, too */
+	__u64 length;	 /* Content-Length */
+	__u32 lock;	 /* held while a packet is looked at; never waited for */
+	__u32 loaded;	 /* bytes of the packet that are in `bytes`, at most MESH_HTTP1_HEAD */
+	__u16 code;	 /* of a response */
+	__u8 method;	 /* of a request */
+	__u8 has_length; /* Content-Length seen */
+	__u8 bytes[2 * MESH_HTTP1_HEAD +
+		   64]; /* positions are masked: what is behind is in bounds */
 };
 
 enum mesh_http1_status {
@@ -80,7 +84,7 @@ enum mesh_http1_status {
  */
 #define MESH_HTTP1_METHOD_PENDING 0xff
 
-/* mesh_http1s (socket storage), mesh_http1_pairs: one connection as one reporter sees it. */
+/* mesh_http1_pairs, and a part of mesh_http1s: one connection as one reporter sees it. */
 struct mesh_http1 {
 	struct mesh_http1_dir dir[2];	     /* MESH_HTTP1_REQUEST, MESH_HTTP1_RESPONSE */
 	__u64 start_ns[MESH_HTTP1_INFLIGHT]; /* CLOCK_MONOTONIC of a request's first byte */
@@ -95,7 +99,28 @@ struct mesh_http1 {
 	__u32 pad2;
 };
 
+/*
+ * What a connection has answered since it was folded into its series last (bpf/README.md,
+ * "HTTP/1"). Three kinds of answers at a time; a further one goes to the series at once.
+ */
+#define MESH_HTTP1_KINDS 3
+struct mesh_http1_pending {
+	__u64 requests[MESH_HTTP1_KINDS]; /* MESH_HTTP1_KIND() << 32 | count; 0: free */
+	__u64 sum_ns;
+	__u32 bucket[MESH_LAT_BUCKETS]; /* as in mesh_latency */
+};
+
+/* Never 0: a code is at least 100. */
+#define MESH_HTTP1_KIND(method, code) ((__u32)(method) << 16 | (code))
+
+/* mesh_http1s (socket storage). With the kernel's own 72 bytes it just fits a slab of 512. */
+struct mesh_http1_sock {
+	struct mesh_http1 http; /* first: the sniffer knows nothing of what is behind */
+	struct mesh_http1_pending pending;
+};
+
 MESH_STATIC_ASSERT(sizeof(struct mesh_http1_dir) == 64, "mesh_http1_dir");
 MESH_STATIC_ASSERT(sizeof(struct mesh_http1) == 240, "mesh_http1");
+MESH_STATIC_ASSERT(sizeof(struct mesh_http1_sock) == 440, "mesh_http1_sock");
 
 #endif

@@ -223,6 +223,21 @@ TEST(Http1State, AHeadIsLoadedOnce) {
   EXPECT_EQ(s.head.lock, 0u);
 }
 
+// No more is copied of a long message than its head needs.
+TEST(Http1State, AHeadIsLoadedAsFarAsItGoes) {
+  const auto head = [](std::size_t size) {
+    const std::string begin = "POST / HTTP/1.1\r\nContent-Length: 5000\r\nX: ";
+    return begin + std::string(size - begin.size() - 4, 'x') + "\r\n\r\n";
+  };
+  for (const auto& [size, loaded] : std::vector<std::pair<std::size_t, std::size_t>>{
+           {100, 128}, {128, 128}, {129, 384}, {384, 384}, {385, 512}, {512, 512}}) {
+    Sniffer s;
+    s.send(kReq, head(size) + std::string(1000, 'y'));
+    EXPECT_EQ(s.loaded, loaded) << size;
+    EXPECT_EQ(s.state.dir[MESH_HTTP1_REQUEST].remaining, 4000u) << size;
+  }
+}
+
 TEST(Http1State, ABufferInUseLeavesItToTheGeneralPath) {
   Sniffer s;
   s.head.lock = 1;
