@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Resumption PSKs that both sides derive from the exporter of a full handshake (RFC 8446 7.5), so
+// that the next connection between the same two identities needs no certificates. A PSK handshake
+// carries none, so the entry holds what the certificates said.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ktls/verify.h"
+
+namespace mesh::ktls {
+
+struct PskEntry {
+  std::array<std::uint8_t, 32> identity;  // public, sent in the ClientHello
+  std::vector<std::uint8_t> secret;       // length of the cipher's hash
+  std::string cipher;                     // TLS 1.3 suite it belongs to
+  SpiffeId own;                           // our identity in that handshake
+  Peer peer;                              // the other side's
+  std::chrono::sys_seconds expires;       // of both SVIDs, whichever ends first
+  std::uint64_t epoch = 0;                // of the trust bundle; another epoch is not used
+};
+
+struct PskKey {  // of the client's side: whom it wants to reach
+  std::string own_id;
+  std::string peer_id;
+  std::string peer_node;
+  auto operator<=>(const PskKey&) const = default;
+};
+
+// Any thread. Bounded: the least recently used entry goes first and is counted.
+class PskStore {
+ public:
+  explicit PskStore(std::size_t max_entries = 16384) : max_entries_(max_entries) {}
+
+  void put_client(const PskKey& key, PskEntry entry);
+  void put_server(PskEntry entry);
+  [[nodiscard]] std::optional<PskEntry> find_client(const PskKey& key,
+                                                    std::chrono::sys_seconds now);
+  [[nodiscard]] std::optional<PskEntry> find_server(std::span<const std::uint8_t> identity,
+                                                    std::chrono::sys_seconds now);
+  // A handshake showed that the other side does not have it any more.
+  void drop_client(const PskKey& key);
+  // All entries of one of our identities (its SVID is gone), or all there are (the roots changed).
+  void drop_identity(const SpiffeId& own);
+  void new_epoch();
+  [[nodiscard]] std::uint64_t epoch() const;
+
+  struct Counts {
+    std::size_t entries = 0;
+    std::uint64_t evicted = 0;
+    std::uint64_t expired = 0;
+  };
+  [[nodiscard]] Counts counts() const;
+
+ private:
+  const std::size_t max_entries_;
+  mutable std::mutex mutex_;
+};
+
+}  // namespace mesh::ktls
