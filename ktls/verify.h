@@ -26,6 +26,7 @@ namespace mesh::ktls {
   X(ExtendedKeyUsage, "extended_key_usage")                                         \
   X(NotYetValid, "not_yet_valid")                                                   \
   X(Expired, "expired")                                                             \
+  X(Algorithm, "algorithm") /* a key or signature algorithm that is not allowed */  \
   X(NameConstraint, "name_constraint")                                              \
   X(UntrustedChain, "untrusted_chain") /* no path to a root of the bundle */        \
   X(ChainTooLong, "chain_too_long")                                                 \

@@ -21,7 +21,7 @@ formatter=$(command -v clang-format-14) || {
   exit 2
 }
 if ((${#files[@]} == 0)); then
-  mapfile -t files < <(find agent bpf metrics tests -type f \
+  mapfile -t files < <(find agent bpf ktls metrics tests -type f \
     \( -name '*.h' -o -name '*.c' -o -name '*.cpp' \) | sort)
 fi
 ((${#files[@]} > 0)) || exit 0
