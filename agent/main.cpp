@@ -28,6 +28,8 @@ int main(int argc, char** argv) {
     case mesh::Command::ShowConnections:
     case mesh::Command::Debug:
       return mesh::admin::run_client(*options);
+    case mesh::Command::Ca:
+      return mesh::identity::run_ca_command(options->ca);
     case mesh::Command::Version:
       fmt::print("mesh-agent {} (ABI {})\n", MESH_VERSION, MESH_ABI_VERSION);
       return 0;

@@ -196,6 +196,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       "set", "accel=on|off  accel-budget=BYTES  accel-max-write=BYTES  metrics=on|off");
   set->add_option("key=value", options.debug_values, "What to change")->required();
   debug->require_subcommand(1);
+  identity::add_ca_commands(app, options.ca, [&options] { options.command = Command::Ca; });
   command("version", "Print the version", Command::Version);
 
   try {

@@ -9,10 +9,21 @@
 
 #include "agent/base/address.h"
 #include "agent/base/log.h"
+#include "agent/identity/ca_commands.h"
 
 namespace mesh {
 
-enum class Command { Run, Preflight, ShowStatus, ShowConnections, Cleanup, Guard, Debug, Version };
+enum class Command {
+  Run,
+  Preflight,
+  ShowStatus,
+  ShowConnections,
+  Cleanup,
+  Guard,
+  Debug,
+  Ca,
+  Version
+};
 
 struct Options {
   Command command = Command::Run;
@@ -34,6 +45,7 @@ struct Options {
 
   bool json = false;                      // status, connections, preflight
   std::vector<std::string> debug_values;  // debug set: key=value
+  identity::CaOptions ca;                 // ca
 };
 
 struct Exit {

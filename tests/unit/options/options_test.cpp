@@ -171,6 +171,12 @@ TEST(Options, Subcommands) {
   EXPECT_EQ(status->admin_socket, "/tmp/x.sock");
   EXPECT_EQ(parse({"connections"})->command, Command::ShowConnections);
   EXPECT_EQ(parse({"preflight"})->command, Command::Preflight);
+  auto ca = parse({"ca", "issue-node", "--dir", "d", "--node", "n", "--out", "o"});
+  ASSERT_TRUE(ca) << "needs no --node-cidr";
+  EXPECT_EQ(ca->command, Command::Ca);
+  EXPECT_EQ(ca->ca.command, identity::CaCommand::IssueNode);
+  EXPECT_EQ(ca->ca.node, "n");
+  EXPECT_EQ(ca->ca.ttl, "8760h");
   auto debug = parse({"debug", "set", "accel=off", "metrics=on"});
   ASSERT_TRUE(debug);
   EXPECT_EQ(debug->command, Command::Debug);
