@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "agent/base/result.h"
+#include "ktls/cipher.h"
 #include "ktls/psk_store.h"
 #include "ktls/stream.h"
 #include "ktls/svid.h"
@@ -50,19 +51,21 @@ struct HandshakeError {
   std::string what;
 };
 
-enum class Cipher : std::uint8_t { Aes128Gcm, Aes256Gcm, ChaCha20Poly1305 };
+// AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305.
+std::vector<Cipher> default_ciphers();
 
 struct ContextOptions {
-  std::vector<Cipher> ciphers{Cipher::Aes128Gcm, Cipher::Aes256Gcm,
-                              Cipher::ChaCha20Poly1305};  // in order of preference
+  std::vector<Cipher> ciphers = default_ciphers();  // in order of preference
   bool kernel = true;  // false: the user-space record layer even where the kernel has tls
   bool psk = true;
-  std::string keylog_file;                        // NSS key log; tests only
-  std::function<std::chrono::sys_seconds()> now;  // null: the system clock
+  std::uint64_t limit_records = KeyLimit::kGcmRecords;  // see KeyLimit; smaller in tests only
+  std::string keylog_file;                              // NSS key log; tests only
+  std::function<std::chrono::sys_seconds()> now;        // null: the system clock
 };
 
-// What one identity needs to do handshakes: its SVID, the roots, the PSKs. Immutable; a renewed
-// SVID makes a new one, open connections keep theirs. Any thread.
+// What one identity needs to do handshakes: its SVID, the roots, the PSKs (null: none). Immutable;
+// a renewed SVID makes a new one, open connections keep theirs. Any thread. PSKs belong to the
+// epoch that `psks` has when the context is made.
 class Context;
 using ContextPtr = std::shared_ptr<const Context>;
 Result<ContextPtr> make_context(SvidPtr svid, TrustBundlePtr bundle, std::shared_ptr<PskStore> psks,
@@ -75,6 +78,7 @@ struct Established {
   Peer peer;
   bool resumed = false;  // by PSK
   bool kernel = false;
+  std::string not_kernel;  // why not, though options.kernel is set
   std::string sni;
   std::string alpn;
 };
@@ -91,7 +95,8 @@ class Handshake {
   enum class Step : std::uint8_t { WantRead, WantWrite, Done, Failed };
   virtual ~Handshake() = default;
 
-  // Goes on as far as the socket allows.
+  // Goes on as far as the socket allows. A client is Done before the server has judged its
+  // certificate: a refusal then is the first thing that the stream reads (ECONNRESET).
   virtual Step step() = 0;
   [[nodiscard]] virtual const HandshakeError& error() const = 0;  // after Failed
 

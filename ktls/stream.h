@@ -6,10 +6,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 
 #include "agent/base/io.h"
+#include "ktls/stream_state.h"
 
 namespace mesh::ktls {
 
@@ -19,8 +21,10 @@ class Stream {
 
   // Plain bytes in and out, non-blocking. read: Eof only after the peer's close_notify; a FIN
   // without one is Failed with ECONNABORTED (truncation, RFC 8446 6.1), a bad record EBADMSG, a
-  // control record that must not come EPROTO. A Blocked read has consumed everything the socket
-  // had; a Blocked write took nothing. Bytes may be less than asked.
+  // control record that must not come EPROTO, an alert ECONNRESET. A Blocked read has consumed
+  // everything the socket had; a Blocked write took nothing. Bytes may be less than asked, which
+  // for read() does not mean that the socket is empty: a control record may be next, for which no
+  // further edge comes. Read until Blocked. Eof and Failed are final.
   virtual Io read(int fd, std::span<std::byte> into) = 0;
   virtual Io write(int fd, std::span<const std::byte> from) = 0;
 
@@ -36,8 +40,9 @@ class Stream {
   [[nodiscard]] virtual bool unsent() const = 0;
   virtual Io flush(int fd) = 0;
 
-  // Queues close_notify, once; Blocked: call again when writable. Bytes when it is out. The caller
-  // does shutdown(SHUT_WR) after it.
+  // Queues close_notify, once; Blocked: call again when writable. Bytes when it is out (with 0
+  // bytes, or how many): nothing is held above TCP any more, so that a shutdown(SHUT_WR), which the
+  // caller does after it, cuts nothing off.
   virtual Io close_notify(int fd) = 0;
 
   struct Info {
@@ -50,8 +55,15 @@ class Stream {
   [[nodiscard]] virtual Info info(int fd) const = 0;
 
   // True once either direction is so near to the limit of its key (2^24.5 full records for GCM, RFC
-  // 8446 5.5) that the connection has to end. Cheap; asked after every write or read.
+  // 8446 5.5; see KeyLimit) that the connection has to end. Cheap; asked after every write or read.
   [[nodiscard]] virtual bool exhausted() const = 0;
+
+  // For a successor process, which also gets the socket. This stream must not be used afterwards: a
+  // sequence number that is used twice breaks the cipher.
+  [[nodiscard]] virtual StreamState export_state() const = 0;
 };
+
+// Goes on where the exporter stopped.
+Result<std::unique_ptr<Stream>> import_stream(StreamState state);
 
 }  // namespace mesh::ktls

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// TLS records in the kernel (kTLS, software mode): installing the keys, and a Stream over a socket
+// that has them. Linux 6.1 and later.
+#pragma once
+
+#include <memory>
+#include <tl/expected.hpp>
+
+#include "ktls/stream.h"
+
+namespace mesh::ktls {
+
+struct ArmError {
+  Error error;
+  // Whether the socket is as it was but for an empty ULP, so that records can be made in user
+  // space.
+  bool clean = false;
+};
+
+// Attaches the tls ULP to a connected TCP socket and installs both keys; the numbers of the next
+// records come from `state`, which must have keys and no buffers. Nothing of the application may
+// have been read or written before.
+tl::expected<void, ArmError> arm_kernel(int fd, const StreamState& state);
+
+// Tries one cipher on a loopback pair of this thread's network namespace, records included.
+Status probe_kernel_cipher(Cipher cipher);
+
+class KernelStream final : public Stream {
+ public:
+  // Of a state with `kernel` true; the socket is armed.
+  explicit KernelStream(StreamState state);
+
+  Io read(int fd, std::span<std::byte> into) override;
+  Io write(int fd, std::span<const std::byte> from) override;
+  [[nodiscard]] bool can_splice() const override { return true; }
+  Io splice_in(int fd, int pipe_write_end, std::size_t max) override;
+  [[nodiscard]] bool buffered() const override { return false; }
+  [[nodiscard]] bool unsent() const override { return false; }
+  Io flush(int fd) override;
+  Io close_notify(int fd) override;
+  [[nodiscard]] Info info(int fd) const override;
+  [[nodiscard]] bool exhausted() const override { return exhausted_; }
+  [[nodiscard]] StreamState export_state() const override;
+
+ private:
+  Io rx_failed(int errnum);
+  // What a record that is no application data, or no record at all (`type` 0), means; none: read
+  // on.
+  std::optional<Io> on_control(ContentType type, std::span<const std::byte> bytes);
+  void count_read(int fd, std::size_t bytes);
+  void count_write(int fd, std::size_t bytes);
+  void check_limit(int fd);
+
+  StreamState state_;
+  ControlReader control_;
+  KeyLimit limit_;
+  bool exhausted_ = false;
+};
+
+}  // namespace mesh::ktls

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a user-space stream makes of records that ours never send.
+#include <sys/socket.h>
+
+#include "ktls/record_key.h"
+#include "ktls/user_stream.h"
+#include "tests/unit/tls/foreign_records.h"
+
+namespace mesh::ktls::test {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+class RecordsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    connected_ = connect(scene_);
+    ASSERT_TRUE(connected_);
+    forger_.emplace(*connected_->server.stream);
+  }
+  // Records of the server, read by the client.
+  Stream& client() { return *connected_->client.stream; }
+  [[nodiscard]] int client_fd() const { return connected_->pair.client.get(); }
+  void send(const Bytes& bytes) {
+    ASSERT_EQ(::send(connected_->pair.server.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(bytes.size()));
+  }
+  void expect_failure(int errnum) {
+    const Io end = read_end(client(), client_fd());
+    EXPECT_EQ(end.kind, Io::Kind::Failed);
+    EXPECT_EQ(end.errnum, errnum);
+    EXPECT_EQ(read_end(client(), client_fd()).errnum, errnum);  // and stays so
+    EXPECT_FALSE(client().buffered());
+  }
+
+  Scene scene_;
+  std::optional<Connected> connected_;
+  std::optional<Forger> forger_;
+};
+
+TEST_F(RecordsTest, OneByteAtATime) {
+  const Bytes record = forger_->seal(ContentType::ApplicationData, "slow but whole");
+  std::byte buffer[64];
+  for (std::size_t i = 0; i < record.size(); ++i) {
+    ASSERT_EQ(client().read(client_fd(), buffer).kind, Io::Kind::Blocked) << i;
+    EXPECT_FALSE(client().buffered());
+    send({record[i]});
+    ASSERT_TRUE(wait_for(client_fd(), 1));
+  }
+  EXPECT_EQ(read_some(client(), client_fd(), 14), "slow but whole");
+}
+
+TEST_F(RecordsTest, PaddingIsTakenOff) {
+  send(forger_->padded(ContentType::ApplicationData, "text", 300));
+  EXPECT_EQ(read_some(client(), client_fd(), 4), "text");
+  // A full record with all the padding that fits behind it: content and padding share 2^14.
+  send(forger_->padded(ContentType::ApplicationData, std::string(kMaxPlain - 100, 'x'), 100));
+  EXPECT_EQ(read_some(client(), client_fd(), kMaxPlain - 100), std::string(kMaxPlain - 100, 'x'));
+}
+
+TEST_F(RecordsTest, PaddingAloneHasNoType) {
+  send(forger_->padded(ContentType::Invalid, "", 20));
+  expect_failure(EBADMSG);
+}
+
+TEST_F(RecordsTest, EmptyRecordsAreSkippedWithinABound) {
+  for (int i = 0; i < 20; ++i) send(forger_->seal(ContentType::ApplicationData, ""));
+  send(forger_->seal(ContentType::ApplicationData, "x"));
+  EXPECT_EQ(read_some(client(), client_fd(), 1), "x");
+  for (int i = 0; i < 33; ++i) send(forger_->seal(ContentType::ApplicationData, ""));
+  expect_failure(EPROTO);
+}
+
+TEST_F(RecordsTest, TicketsAreSkipped) {
+  const std::string ticket = Forger::message(4, std::string(200, 't'));
+  send(forger_->seal(ContentType::Handshake, ticket + ticket));
+  send(forger_->seal(ContentType::ApplicationData, "a"));
+  // Cut across records.
+  send(forger_->seal(ContentType::Handshake, ticket.substr(0, 2)));
+  send(forger_->seal(ContentType::Handshake, ticket.substr(2)));
+  send(forger_->seal(ContentType::ApplicationData, "b"));
+  EXPECT_EQ(read_some(client(), client_fd(), 2), "ab");
+}
+
+TEST_F(RecordsTest, DataWithinATicketIsRefused) {
+  send(forger_->seal(ContentType::Handshake,
+                     Forger::message(4, std::string(200, 't')).substr(0, 9)));
+  send(forger_->seal(ContentType::ApplicationData, "a"));
+  expect_failure(EPROTO);
+}
+
+TEST_F(RecordsTest, AlertsWithoutMeaningAreSkippedWithinABound) {
+  for (int i = 0; i < 33; ++i) {
+    send(forger_->seal(ContentType::Alert, std::string("\x01\x5a", 2)));
+  }
+  expect_failure(EPROTO);
+}
+
+TEST_F(RecordsTest, TicketsWithoutEndAreRefused) {
+  const std::string ticket = Forger::message(4, std::string(10'000, 't'));
+  for (int i = 0; i < 7; ++i) send(forger_->seal(ContentType::Handshake, ticket));
+  expect_failure(EPROTO);
+}
+
+TEST_F(RecordsTest, KeyUpdateIsRefused) {
+  send(forger_->seal(ContentType::Handshake, Forger::message(24, std::string(1, '\0'))));
+  expect_failure(EPROTO);
+}
+
+TEST_F(RecordsTest, AServerTakesNoTicket) {
+  Forger client_forger(*connected_->client.stream);
+  const Bytes record =
+      client_forger.seal(ContentType::Handshake, Forger::message(4, std::string(50, 't')));
+  ASSERT_GT(::send(client_fd(), record.data(), record.size(), MSG_NOSIGNAL), 0);
+  const Io end = read_end(*connected_->server.stream, connected_->pair.server.get());
+  EXPECT_EQ(end.errnum, EPROTO);
+}
+
+TEST_F(RecordsTest, AlertsEndTheStream) {
+  send(forger_->seal(ContentType::Alert, std::string("\x01\x5a", 2)));  // user_canceled
+  send(forger_->seal(ContentType::ApplicationData, "a"));
+  EXPECT_EQ(read_some(client(), client_fd(), 1), "a");
+  send(forger_->seal(ContentType::Alert, std::string("\x02\x31", 2)));  // access_denied
+  expect_failure(ECONNRESET);
+}
+
+TEST_F(RecordsTest, CloseNotifyOfAnyLevelIsTheEnd) {
+  send(forger_->seal(ContentType::Alert, std::string("\x02\x00", 2)));
+  send(forger_->seal(ContentType::ApplicationData, "behind the end"));
+  EXPECT_EQ(read_end(client(), client_fd()).kind, Io::Kind::Eof);
+  EXPECT_FALSE(client().buffered());
+}
+
+TEST_F(RecordsTest, MalformedAlertsAreRefused) {
+  send(forger_->seal(ContentType::Alert, std::string("\x03\x00", 2)));
+  expect_failure(EPROTO);
+}
+
+TEST_F(RecordsTest, EmptyAlertsAreRefused) {
+  send(forger_->seal(ContentType::Alert, ""));
+  expect_failure(EPROTO);
+}
+
+TEST_F(RecordsTest, OtherContentTypesAreRefused) {
+  send(forger_->seal(ContentType::ChangeCipherSpec, "\x01"));
+  expect_failure(EPROTO);
+}
+
+TEST_F(RecordsTest, PlainRecordsAreRefused) {
+  send({std::byte{21}, std::byte{3}, std::byte{3}, std::byte{0}, std::byte{2}, std::byte{1},
+        std::byte{0}});
+  expect_failure(EBADMSG);
+}
+
+TEST_F(RecordsTest, ChangedRecordsAreRefusedWhereverTheyAreChanged) {
+  for (const std::size_t at : {0, 1, 2, 3, 4, 5, 12, 20, 30}) {
+    ASSERT_NO_FATAL_FAILURE(SetUp());
+    Bytes record = forger_->seal(ContentType::ApplicationData, "ten bytes!");
+    ASSERT_GT(record.size(), at);
+    record[at] ^= std::byte{0x80};
+    record.resize(record.size() + 40'000);  // a longer length must not wait for ever
+    send(record);
+    expect_failure(EBADMSG);
+  }
+}
+
+TEST_F(RecordsTest, RecordsTooLongOrTooShortAreRefused) {
+  for (const std::size_t length : {std::size_t{0}, kTagBytes, kMaxSealed + 1}) {
+    ASSERT_NO_FATAL_FAILURE(SetUp());
+    send({std::byte{23}, std::byte{3}, std::byte{3}, static_cast<std::byte>(length >> 8),
+          static_cast<std::byte>(length)});
+    expect_failure(EBADMSG);
+  }
+}
+
+// 2^14 + 1 bytes of content fit into a sealed record, but are too many (RFC 8446 5.4).
+TEST_F(RecordsTest, OverlongContentIsRefused) {
+  send(forger_->oversized(kMaxPlain + 1));
+  expect_failure(EBADMSG);
+}
+
+TEST_F(RecordsTest, RepeatedRecordsAreRefused) {
+  const Bytes record = forger_->seal(ContentType::ApplicationData, "once");
+  send(record);
+  EXPECT_EQ(read_some(client(), client_fd(), 4), "once");
+  send(record);
+  expect_failure(EBADMSG);
+}
+
+TEST_F(RecordsTest, DataBeforeABadRecordIsDelivered) {
+  Bytes bytes = forger_->seal(ContentType::ApplicationData, "good");
+  Bytes bad = forger_->seal(ContentType::ApplicationData, "bad");
+  bad.back() ^= std::byte{1};
+  bytes.insert(bytes.end(), bad.begin(), bad.end());
+  send(bytes);
+  EXPECT_EQ(read_some(client(), client_fd(), 4), "good");
+  EXPECT_TRUE(client().buffered());  // the end is known, and no edge will tell
+  expect_failure(EBADMSG);
+}
+
+TEST_F(RecordsTest, CloseNotifyBehindDataIsTold) {
+  Bytes bytes = forger_->seal(ContentType::ApplicationData, "last");
+  const Bytes end = forger_->seal(ContentType::Alert, std::string("\x01\x00", 2));
+  bytes.insert(bytes.end(), end.begin(), end.end());
+  send(bytes);
+  std::byte buffer[4];
+  ASSERT_TRUE(wait_for(client_fd(), 1));
+  EXPECT_EQ(client().read(client_fd(), buffer).bytes, 4u);
+  EXPECT_TRUE(client().buffered());
+  EXPECT_EQ(client().read(client_fd(), buffer).kind, Io::Kind::Eof);
+  EXPECT_FALSE(client().buffered());
+}
+
+TEST_F(RecordsTest, FinWithinARecordIsTruncation) {
+  Bytes record = forger_->seal(ContentType::ApplicationData, "cut");
+  record.resize(record.size() - 1);
+  send(record);
+  ASSERT_EQ(::shutdown(connected_->pair.server.get(), SHUT_WR), 0);
+  expect_failure(ECONNABORTED);
+}
+
+TEST_F(RecordsTest, IdleStreamHoldsNoBuffer) {
+  ASSERT_TRUE(
+      write_all(*connected_->server.stream, connected_->pair.server.get(), pattern(100'000, 1)));
+  EXPECT_EQ(read_some(client(), client_fd(), 100'000).size(), 100'000u);
+  for (Stream* stream : {connected_->client.stream.get(), connected_->server.stream.get()}) {
+    const StreamState state = stream->export_state();
+    EXPECT_EQ(state.cipher_in.capacity() + state.plain_in.capacity() + state.cipher_out.capacity(),
+              0u);
+  }
+}
+
+TEST_F(RecordsTest, StateOfAnotherShapeIsRefused) {
+  StreamState state = connected_->client.stream->export_state();
+  state.cipher_out.resize(10);
+  const auto good = serialize(state);
+  ASSERT_TRUE(parse_stream_state(good));
+  for (std::size_t size = 0; size < good.size(); ++size) {
+    EXPECT_FALSE(parse_stream_state(std::span(good).first(size))) << size;
+  }
+  auto longer = good;
+  longer.push_back(0);
+  EXPECT_FALSE(parse_stream_state(longer));
+  auto other_version = good;
+  other_version[0] ^= 2;
+  EXPECT_FALSE(parse_stream_state(other_version));
+  auto other_cipher = good;
+  other_cipher[5] = 1;  // AES-256 with a key of 16 bytes
+  EXPECT_FALSE(parse_stream_state(other_cipher));
+  state.cipher_in.resize(kMaxRecord + 1);
+  EXPECT_FALSE(parse_stream_state(serialize(state)));
+  state.kernel = true;  // whose keys are in the socket only
+  EXPECT_FALSE(import_stream(StreamState{}));
+}
+
+}  // namespace
+}  // namespace mesh::ktls::test
