@@ -171,9 +171,14 @@ Status App::start_datapath() {
   MESH_TRY(registry_.add(*agent_collector_), "metrics");
   MESH_TRY(registry_.add(process_collector_), "metrics");
 
-  capture::Controller::Options capture_options{options_.node_cidrs, *Cidr::parse(kVipCidr4),
-                                               *options_.vip_cidr6,
-                                               datapath_->programs().degraded().empty()};
+  capture::Controller::Options capture_options{
+      .node_cidrs = options_.node_cidrs,
+      .vip_cidr4 = *Cidr::parse(kVipCidr4),
+      .vip_cidr6 = *options_.vip_cidr6,
+      .sockmap_available = datapath_->programs().degraded().empty(),
+      .node_name = options_.node_name,
+      .mesh_cidrs = options_.mesh_cidrs,
+  };
   controller_ =
       std::make_unique<capture::Controller>(io_, std::move(capture_options), *datapath_, *relay_);
   MESH_TRY(controller_->start(), "capture");
@@ -199,6 +204,8 @@ Status App::start_catalog() {
   controller_->seed_vips(*vips);
   catalog::DirectoryOptions directory_options;
   directory_options.directory = options_.config_dir;
+  directory_options.own =
+      catalog::OwnNode{options_.node_name, options_.node_cidrs, options_.vip_cidr6};
   catalog_ = std::make_unique<catalog::DirectorySource>(io_, directory_options, std::move(*vips));
   return catalog_->start({
       .on_catalog =
@@ -374,10 +381,11 @@ int run_guard(const Options& options) {
     if (!cookie) return tl::unexpected(std::move(cookie).error());
     MESH_TRY(datapath.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
              "guard");
-    for (const auto& cidr : options.node_cidrs)
-      MESH_TRY(datapath.cidrs.put(bpf::to_abi(cidr), MESH_CIDR_NODE), "guard");
-    for (const auto& cidr : {*Cidr::parse(kVipCidr4), *options.vip_cidr6})
-      MESH_TRY(datapath.cidrs.put(bpf::to_abi(cidr), MESH_CIDR_VIP), "guard");
+    capture::NodeState node;
+    node.node_cidrs = options.node_cidrs;
+    node.vip_cidrs = {*Cidr::parse(kVipCidr4), *options.vip_cidr6};
+    node.mesh_cidrs = options.mesh_cidrs;
+    MESH_TRY(datapath.cidrs.sync(capture::known_cidrs(node), /*only_additions=*/true), "guard");
     return datapath.set_accel(datapath.accel());
   };
   if (auto status = guard(); !status) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <climits>
 #include <fstream>
@@ -75,6 +76,7 @@ Result<Endpoint> parse_endpoint(const std::string& text) {
 
 struct Texts {
   std::vector<std::string> node_cidrs;
+  std::vector<std::string> mesh_cidrs;
   std::string metrics_listen = "0.0.0.0:15020";
   std::string debug_listen = "127.0.0.1:15021";
   std::string vip_cidr6{catalog::kDefaultVipPrefix6};
@@ -102,6 +104,20 @@ Status convert(const Texts& texts, Options& options) {
       if (cidr.overlaps(vip))
         return fail("--node-cidr: {} overlaps {}, where service VIPs come from", cidr.to_string(),
                     vip.to_string());
+  // The same list serves every node: its own part is what --node-cidr says.
+  for (const auto& text : texts.mesh_cidrs) {
+    auto cidr = Cidr::parse(text);
+    if (!cidr) return context(std::move(cidr).error(), "--mesh-cidr");
+    for (const auto& vip : {*Cidr::parse("240.0.0.0/4"), *vip6})
+      if (cidr->overlaps(vip))
+        return fail("--mesh-cidr: {} overlaps {}, where service VIPs come from", cidr->to_string(),
+                    vip.to_string());
+    const bool own =
+        std::any_of(options.node_cidrs.begin(), options.node_cidrs.end(), [&](const Cidr& node) {
+          return node.overlaps(*cidr) && node.mapped_prefix() <= cidr->mapped_prefix();
+        });
+    if (!own) options.mesh_cidrs.push_back(*cidr);
+  }
   auto metrics = parse_endpoint(texts.metrics_listen);
   if (!metrics) return context(std::move(metrics).error(), "--metrics-listen");
   options.metrics_listen = *metrics;
@@ -139,9 +155,15 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       "Address range of this node's pods; repeatable, IPv4 and IPv6")
       ->delimiter(',')
       ->type_name("CIDR");
-  add("--node-name", options.node_name, "Name of this node")->type_name("NAME");
+  add("--mesh-cidr", texts.mesh_cidrs,
+      "Address range of pods of the whole mesh; repeatable. What no known workload has there is "
+      "refused, also before the catalog is read")
+      ->delimiter(',')
+      ->type_name("CIDR");
+  add("--node-name", options.node_name, "Name of this node, as in the catalog's nodes")
+      ->type_name("NAME");
   add("--config-dir", options.config_dir,
-      "Directory of *.json files with Consul service definitions, watched")
+      "Directory of *.json files with Consul service definitions and nodes, watched")
       ->type_name("DIR");
   add("--metrics-listen", texts.metrics_listen, "Where /metrics, /healthz and /readyz are served")
       ->type_name("ADDR:PORT");

@@ -29,6 +29,7 @@ struct Options {
   Command command = Command::Run;
 
   std::vector<Cidr> node_cidrs;
+  std::vector<Cidr> mesh_cidrs;  // none inside a node CIDR
   std::string node_name;
   std::string config_dir;  // empty: no services
   Endpoint metrics_listen;

@@ -43,15 +43,41 @@ static __always_inline void connect_rewrite(struct bpf_sock_addr *ctx, int famil
 	ctx->user_port = bpf_htons(port);
 }
 
-/* The family that a socket can use to reach an IPv6 or v4-mapped destination. */
-static __always_inline const struct mesh_addr *pick_addr(const struct mesh_endpoint *e, int want_v4,
-							 int family)
+struct choice {
+	struct mesh_addr addr;	/* where the connection really goes */
+	struct mesh_addr asked; /* where the application wanted to go */
+	__u32 service;		/* label */
+	__u32 flags;		/* MESH_SVC_* */
+	__u16 port;
+	__u16 asked_port;
+	__u16 passthrough;
+	__u16 remote; /* on another node: by the relay or not at all */
+};
+
+#define USE_V4 1u
+#define USE_V6 2u
+#define USE_REMOTE_SHIFT 2 /* the same for remote endpoints */
+
+/* 1 or 0 without a branch: the loop below would be looked at twice as often for each. */
+static __always_inline __u32 addr_is_set(const struct mesh_addr *a)
 {
-	if (!want_v4 && !mesh_addr_is_zero(&e->addr6))
-		return &e->addr6;
-	if ((want_v4 || family == AF_INET6) && !mesh_addr_is_zero(&e->addr4))
-		return &e->addr4;
-	return 0;
+	__u32 any = a->w[0] | a->w[1] | a->w[2] | a->w[3];
+	__u32 negative = -any;
+
+	asm volatile("" : "+r"(negative)); /* or clang sees through it, and branches */
+	return (any | negative) >> 31;
+}
+
+/*
+ * The families by which a socket can use an endpoint: the one it asked for, and IPv4 from an IPv6
+ * socket. The relay of a remote endpoint changes families; what counts there is that the pod has an
+ * address of the endpoint's.
+ */
+static __always_inline __u32 usable_families(int want_v4, const struct mesh_netns *ns)
+{
+	__u32 remote = addr_is_set(&ns->addr4) * USE_V4 | addr_is_set(&ns->addr6) * USE_V6;
+
+	return (want_v4 ? USE_V4 : USE_V4 | USE_V6) | remote << USE_REMOTE_SHIFT;
 }
 
 /*
@@ -59,10 +85,12 @@ static __always_inline const struct mesh_addr *pick_addr(const struct mesh_endpo
  * none. The agent repeats endpoints in the list so that every window of MESH_ENDPOINT_TRIES has one
  * of each family that the service has.
  */
-static __always_inline int pick_endpoint(__u32 label, struct mesh_service *svc, int want_v4,
-					 int family, struct mesh_addr *addr, __u16 *port)
+static __always_inline int pick_endpoint(struct choice *c, struct mesh_service *svc,
+					 const struct mesh_netns *ns)
 {
-	struct mesh_endpoint_key key = {.service = label, .generation = svc->generation};
+	struct mesh_endpoint_key key = {.service = c->service, .generation = svc->generation};
+	int want_v4 = mesh_addr_is_v4(&c->asked);
+	__u32 usable = usable_families(want_v4, ns);
 	__u32 n = svc->endpoints;
 	__u32 start;
 
@@ -71,16 +99,20 @@ static __always_inline int pick_endpoint(__u32 label, struct mesh_service *svc, 
 	start = __sync_fetch_and_add(&svc->next, 1);
 	for (int i = 0; i < MESH_ENDPOINT_TRIES; i++) {
 		const struct mesh_endpoint *e;
-		const struct mesh_addr *a;
+		__u32 remote, use;
 
 		key.index = (start + i) % n;
 		e = bpf_map_lookup_elem(&mesh_endpoints, &key);
 		if (!e)
 			return MESH_GENERATION_GONE;
-		a = pick_addr(e, want_v4, family);
-		if (a) {
-			*addr = *a;
-			*port = e->port;
+		remote = e->flags & MESH_ENDPOINT_REMOTE;
+		use = addr_is_set(&e->addr4) * USE_V4 | addr_is_set(&e->addr6) * USE_V6;
+		use &= usable >> remote * USE_REMOTE_SHIFT;
+		if (use) {
+			c->addr = (want_v4 && (use & USE_V4)) || !(use & USE_V6) ? e->addr4
+										 : e->addr6;
+			c->port = e->port;
+			c->remote = remote;
 			return 0;
 		}
 	}
@@ -125,17 +157,6 @@ static __always_inline int agent_alive(struct bpf_sock_addr *ctx, int v4)
 	return alive;
 }
 
-struct choice {
-	struct mesh_addr addr;	/* where the connection really goes */
-	struct mesh_addr asked; /* where the application wanted to go */
-	__u32 service;		/* label */
-	__u32 flags;		/* MESH_SVC_* */
-	__u16 port;
-	__u16 asked_port;
-	__u16 passthrough;
-	__u16 pad;
-};
-
 /* The range that an address belongs to, enum mesh_cidr_kind; 0 for none. */
 static __always_inline __u32 in_mesh(const struct mesh_addr *a)
 {
@@ -145,24 +166,29 @@ static __always_inline __u32 in_mesh(const struct mesh_addr *a)
 	return kind ? *kind : 0;
 }
 
-static __always_inline int choose_workload(struct choice *c, const struct mesh_addr_owner *owner)
+static __always_inline int choose_workload(struct choice *c, const struct mesh_addr_owner *owner,
+					   const struct mesh_netns *ns)
 {
 	struct mesh_port_key key = {.addr = c->asked, .port = c->asked_port};
 	struct mesh_port *port;
 
 	c->addr = c->asked;
 	c->port = c->asked_port;
-	if (owner->kind == MESH_ADDR_HOST) {
+	/* The node itself is no workload: it may reach other nodes' pods as it always could. */
+	if (owner->kind == MESH_ADDR_HOST ||
+	    (owner->kind == MESH_ADDR_REMOTE && ns->klass == MESH_NETNS_HOST)) {
 		c->passthrough = 1;
 		return 0;
 	}
+	c->remote = owner->kind == MESH_ADDR_REMOTE;
 	port = bpf_map_lookup_elem(&mesh_ports, &key);
 	c->service = port ? port->service : owner->label;
 	c->flags = port ? port->flags : 0;
 	return 0;
 }
 
-static __always_inline int choose_service(struct choice *c, __u32 label, int family)
+static __always_inline int choose_service(struct choice *c, __u32 label,
+					  const struct mesh_netns *ns)
 {
 	struct mesh_service *svc = bpf_map_lookup_elem(&mesh_services, &label);
 
@@ -170,31 +196,33 @@ static __always_inline int choose_service(struct choice *c, __u32 label, int fam
 		return MESH_DENY_NO_SERVICE;
 	c->service = label;
 	c->flags = svc->flags;
-	return pick_endpoint(label, svc, mesh_addr_is_v4(&c->asked), family, &c->addr, &c->port);
+	return pick_endpoint(c, svc, ns);
 }
 
 /*
  * Fills `c`; 0, or the reason to refuse. The exact maps come first and the prefixes last: they are
  * the dearest look-up, and only what is in no exact map needs them.
  */
-static __always_inline int choose(struct choice *c, const struct mesh_netns *ns, int family)
+static __always_inline int choose(struct choice *c, const struct mesh_netns *ns)
 {
 	struct mesh_addr_owner *owner = bpf_map_lookup_elem(&mesh_addrs, &c->asked);
 	__u32 *label;
 
 	if (owner)
-		return choose_workload(c, owner);
+		return choose_workload(c, owner, ns);
 	label = bpf_map_lookup_elem(&mesh_vips, &c->asked);
 	if (label && ns->klass != MESH_NETNS_HOST) {
-		int reason = choose_service(c, *label, family);
+		int reason = choose_service(c, *label, ns);
 
 		/* Once more: the catalog changed just now, and the new endpoints are complete. */
 		if (reason == MESH_GENERATION_GONE)
-			reason = choose_service(c, *label, family);
+			reason = choose_service(c, *label, ns);
 		return reason == MESH_GENERATION_GONE ? MESH_DENY_NO_ENDPOINT : reason;
 	}
 	switch (in_mesh(&c->asked)) {
 	case MESH_CIDR_NODE:
+	case MESH_CIDR_REMOTE:
+	case MESH_CIDR_MESH:
 		/* The node itself may look for a pod that is not enrolled yet: it is no workload.
 		 */
 		if (ns->klass != MESH_NETNS_HOST)
@@ -260,7 +288,7 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	ns = bpf_map_lookup_elem(&mesh_netns, &cookie);
 	if (!ns)
 		return in_mesh(&c.asked) ? refuse(MESH_DENY_UNCLASSIFIED) : forget(ctx, s);
-	reason = choose(&c, ns, family);
+	reason = choose(&c, ns);
 	if (reason)
 		return refuse(reason);
 	if (c.passthrough) {
@@ -272,8 +300,12 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 		path = MESH_PATH_LOCAL;
 	}
 
-	int relay =
-		!c.passthrough && (c.flags & MESH_SVC_TWOLEG) && ns->klass == MESH_NETNS_WORKLOAD;
+	/* Behind that port are the agents, which talk to each other. */
+	if (!c.passthrough && c.port == MESH_PORT_MESH && ns->klass == MESH_NETNS_WORKLOAD)
+		return refuse(MESH_DENY_MESH_PORT);
+
+	int relay = c.remote || (!c.passthrough && (c.flags & MESH_SVC_TWOLEG) &&
+				 ns->klass == MESH_NETNS_WORKLOAD);
 	int relay_v4 = mesh_addr_is_v4(&c.asked);
 
 	if (relay) {
@@ -298,6 +330,8 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	if (relay) {
 		s->target_addr = c.addr;
 		s->target_port = c.port;
+		if (c.remote)
+			s->flags |= MESH_SOCK_REMOTE;
 	} else {
 		s->target_addr = mesh_addr_is_v4(&c.addr) ? ns->addr4 : ns->addr6;
 	}

@@ -2,9 +2,10 @@
 /*
  * cgroup_skb: feeds the packets of sockets that speak HTTP/1 to the sniffer (lib/http1.h). Sockets
  * that do not have no storage in mesh_http1s, and one look-up is all that their packets cost.
- * Packets always pass, but one kind: what a listening socket gets for an address of the node's
- * prefixes that its namespace was not given. Such a pod has no sk_lookup program (yet), and this
- * one sits on the cgroup, so that it is there before the pod is.
+ * Packets always pass, but for two kinds, both to listening sockets: one for an address of the
+ * node's prefixes that its namespace was not given (such a pod has no sk_lookup program (yet), and
+ * this one sits on the cgroup, so that it is there before the pod is); and one for the mesh port of
+ * a workload where a process of the pod listens and not the agent.
  */
 #include "lib/http1_series.h"
 
@@ -94,6 +95,18 @@ static __always_inline void mesh_skb_feed(struct __sk_buff *skb, struct mesh_htt
 			skb->len - m.payload, &m);
 }
 
+/* Mesh legs are for the agent: a pod process that took its port (before it, or while it is dead)
+ * gets none. */
+static __always_inline int mesh_skb_may_enter_mesh_port(struct bpf_sock *sk)
+{
+	struct mesh_sock *s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
+
+	if (s && (s->flags & MESH_SOCK_AGENT))
+		return 1;
+	mesh_deny(MESH_DENY_MESH_PORT);
+	return 0;
+}
+
 /* Only listening sockets come here: one or two packets of a connection. */
 static __always_inline int mesh_skb_may_enter(struct __sk_buff *skb, struct bpf_sock *sk)
 {
@@ -121,7 +134,9 @@ static __always_inline int mesh_skb_may_enter(struct __sk_buff *skb, struct bpf_
 	 * look-up. */
 	owner = bpf_map_lookup_elem(&mesh_addrs, &key.addr);
 	if (owner && owner->netns == cookie)
-		return 1;
+		return owner->kind == MESH_ADDR_WORKLOAD && sk->src_port == MESH_PORT_MESH
+			       ? mesh_skb_may_enter_mesh_port(sk)
+			       : 1;
 	kind = bpf_map_lookup_elem(&mesh_cidrs, &key);
 	if (!kind || *kind != MESH_CIDR_NODE)
 		return 1;

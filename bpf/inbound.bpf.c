@@ -38,6 +38,9 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 	 */
 	if (mesh_addr_is_local(&client.remote) || !bpf_map_lookup_elem(&mesh_addrs, &client.remote))
 		return SK_PASS;
+	/* Only the agent listens there (mesh_skb_ingress sees to it), and it asks who it is. */
+	if (client.remote_port == MESH_PORT_MESH)
+		return SK_PASS;
 	/*
 	 * What comes from inside has a record too: what a pod sends to its own address goes over
 	 * lo, but ingress_ifindex is the interface that has the address

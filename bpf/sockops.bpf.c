@@ -82,6 +82,7 @@ static __always_inline void record_relay(struct bpf_sock_ops *ops, struct mesh_s
 		.addr = s->target_addr,
 		.port = s->target_port,
 		.client_port = t->local_port,
+		.flags = s->flags & MESH_SOCK_REMOTE ? MESH_TARGET_REMOTE : 0,
 	};
 	struct mesh_ns_addr key;
 	struct mesh_netns *ns;
@@ -201,8 +202,9 @@ static __always_inline void on_passive(struct bpf_sock_ops *ops)
 	__u32 svc_flags = 0;
 	__u64 netns;
 
-	/* The relay's own, usually. */
-	if (mesh_addr_is_local(&t.local))
+	/* The relay's own, usually; or a mesh leg: the agent's as well, as nobody else is let listen
+	 * there. What it carries is counted at the application's socket. */
+	if (mesh_addr_is_local(&t.local) || t.local_port == MESH_PORT_MESH)
 		return;
 	owner = bpf_map_lookup_elem(&mesh_addrs, &t.local);
 	netns = bpf_get_netns_cookie(ops);

@@ -41,19 +41,29 @@ void print_status(const json& status) {
     fmt::print("config error: {}\n", e.get<std::string>());
   if (!status["datapath_error"].get<std::string>().empty())
     fmt::print("datapath error: {}\n", status["datapath_error"].get<std::string>());
+  for (const auto& cidr : status["unguarded_cidrs"])
+    fmt::print("not covered by --mesh-cidr: {}\n", cidr.get<std::string>());
+  if (!status["nodes"].empty()) fmt::print("\n{:<24} {:<40} {}\n", "NODE", "ADDRESS", "PODS");
+  for (const auto& n : status["nodes"])
+    fmt::print("{:<24} {:<40} {}\n", n["name"].get<std::string>(),
+               n["address"].get<std::string>() + (n["self"].get<bool>() ? " (this node)" : ""),
+               joined(n["cidrs"]));
   fmt::print("\n{:<24} {:<40} {}\n", "WORKLOAD", "ADDRESSES", "SERVICES");
   for (const auto& w : status["workloads"])
     fmt::print("{:<24} {:<40} {}\n", w["name"].get<std::string>(), joined(w["addresses"]),
                joined(w["services"]));
   fmt::print("\n{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {}\n", "SERVICE", "PROTOCOL", "VIP", "VIP6",
-             "PATH", "SOCKMAP", "ENROLLED");
+             "PATH", "SOCKMAP", "ENDPOINTS");
   for (const auto& s : status["services"]) {
-    std::size_t enrolled = 0;
-    for (const auto& i : s["instances"]) enrolled += i["enrolled"].get<bool>() ? 1 : 0;
-    fmt::print("{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {}/{}\n", s["name"].get<std::string>(),
+    std::string endpoints;
+    for (const char* place : {"local", "remote", "unreachable"})
+      if (const auto n = s["endpoints"][place].get<std::size_t>(); n != 0)
+        endpoints += fmt::format("{}{} {}", endpoints.empty() ? "" : ", ", n, place);
+    if (endpoints.empty()) endpoints = "none";
+    fmt::print("{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {}\n", s["name"].get<std::string>(),
                s["protocol"].get<std::string>(), s["vip4"].get<std::string>(),
                s["vip6"].get<std::string>(), s["path"].get<std::string>(),
-               s["acceleration"] == "sockmap" ? "yes" : "no", enrolled, s["instances"].size());
+               s["acceleration"] == "sockmap" ? "yes" : "no", endpoints);
   }
 }
 

@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+#include <array>
+
 #include "agent/bpf/abi_convert.h"
 
 namespace mesh::admin {
@@ -66,17 +68,33 @@ json status_report(const ReportSources& s) {
                          {"services", std::move(services)}});
   }
   json services = json::array();
+  json nodes = json::array();
   if (const auto* catalog = s.controller.catalog()) {
+    const capture::Placement placement(node, *catalog);
+    for (const auto& [name, one] : catalog->nodes()) {
+      json cidrs = json::array();
+      for (const auto& cidr : one.cidrs) cidrs.push_back(cidr.to_string());
+      nodes.push_back({{"name", name},
+                       {"address", one.address.to_string()},
+                       {"cidrs", std::move(cidrs)},
+                       {"self", name == node.name}});
+    }
     for (const auto& [name, service] : catalog->services()) {
       json endpoints = json::array();
+      std::array<std::size_t, 3> count{};
       for (const auto& instance : service.instances) {
-        bool here = false;
-        for (const auto& workload : node.workloads)
-          for (const auto& address : workload.addresses) here = here || address == instance.address;
+        const auto place = placement.of(instance.address);
+        ++count[static_cast<std::size_t>(place)];
+        const auto* at = catalog->node_of(instance.address);
         endpoints.push_back({{"id", instance.id},
                              {"address", instance.endpoint().to_string()},
-                             {"enrolled", here}});
+                             {"node", at == nullptr ? json() : json(at->name)},
+                             {"place", capture::to_string(place)},
+                             {"enrolled", place == capture::Place::Local}});
       }
+      const auto counted = [&](capture::Place place) {
+        return count[static_cast<std::size_t>(place)];
+      };
       services.push_back({{"name", name},
                           {"protocol", to_string(service.protocol)},
                           {"vip4", service.vip4.to_string()},
@@ -84,9 +102,15 @@ json status_report(const ReportSources& s) {
                           {"path", service.flags.twoleg ? "twoleg" : "local"},
                           {"acceleration", service.flags.sockmap ? "sockmap" : "none"},
                           {"inbound", service.flags.permissive ? "permissive" : "strict"},
+                          {"endpoints",
+                           {{"local", counted(capture::Place::Local)},
+                            {"remote", counted(capture::Place::Remote)},
+                            {"unreachable", counted(capture::Place::Unreachable)}}},
                           {"instances", std::move(endpoints)}});
     }
   }
+  json unguarded = json::array();
+  for (const auto& cidr : s.controller.unguarded()) unguarded.push_back(cidr.to_string());
   json degraded = json::array();
   for (const auto& feature : s.degraded)
     if (feature.active)
@@ -104,6 +128,8 @@ json status_report(const ReportSources& s) {
           {"generation", s.datapath.programs().generation()},
           {"host_addresses", strings(node.host_addresses)},
           {"workloads", std::move(workloads)},
+          {"nodes", std::move(nodes)},
+          {"unguarded_cidrs", std::move(unguarded)},
           {"services", std::move(services)},
           {"degraded", std::move(degraded)},
           {"config_errors", s.config_errors},

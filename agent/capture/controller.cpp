@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cstring>
 
@@ -19,6 +20,9 @@ constexpr int kBacklog = 4096;
 
 Endpoint loopback4() { return {*Address::parse("127.0.0.1"), MESH_PORT_OUTBOUND}; }
 Endpoint loopback6() { return {*Address::parse("::1"), MESH_PORT_OUTBOUND}; }
+// Every address: those that the workload is given later are served without another listener.
+Endpoint mesh4() { return {*Address::parse("0.0.0.0"), MESH_PORT_MESH}; }
+Endpoint mesh6() { return {*Address::parse("::"), MESH_PORT_MESH}; }
 
 }  // namespace
 
@@ -32,6 +36,8 @@ Controller::Controller(boost::asio::io_context& io, Options options, bpf::Datapa
   node_.node_cidrs = options_.node_cidrs;
   node_.vip_cidrs = {options_.vip_cidr4, options_.vip_cidr6};
   node_.sockmap_available = options_.sockmap_available;
+  node_.name = options_.node_name;
+  node_.mesh_cidrs = options_.mesh_cidrs;
   for (const auto& [label, name] : datapath_.names.content()) labels_.seed(label, name.name);
 }
 
@@ -53,11 +59,8 @@ Status Controller::start() {
   if (!cookie) return context(std::move(cookie).error(), "own network namespace");
   MESH_TRY(datapath_.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
            "namespaces");
-  for (const auto& cidr : node_.node_cidrs)
-    MESH_TRY(datapath_.cidrs.put(bpf::to_abi(cidr), MESH_CIDR_NODE), "CIDRs");
-  for (const auto& cidr : node_.vip_cidrs)
-    MESH_TRY(datapath_.cidrs.put(bpf::to_abi(cidr), MESH_CIDR_VIP), "CIDRs");
-  return {};
+  // What an earlier agent knew beyond that stays until this one knows more.
+  return datapath_.cidrs.sync(known_cidrs(node_), /*only_additions=*/true);
 }
 
 workload::Callbacks Controller::callbacks() {
@@ -149,21 +152,32 @@ Status Controller::enrol(Enrolled& enrolled) {
 }
 
 void Controller::open_listeners(Enrolled& enrolled, int netns_fd) {
-  const auto open = [&](bool wanted, bool& has, const Endpoint& at) {
+  const auto open = [&](bool wanted, bool& has, const Endpoint& at,
+                        const std::shared_ptr<relay::Dialer>& dialer, std::string_view lost) {
     if (!wanted || has) return;
     auto socket = make_listener(netns_fd, at);
     Result<relay::ListenerId> id =
-        socket ? relay_.listen(std::move(*socket), enrolled.workload.cookie, dialer_)
+        socket ? relay_.listen(std::move(*socket), enrolled.workload.cookie, dialer)
                : Result<relay::ListenerId>(tl::unexpected(std::move(socket).error()));
     if (!id) {
-      log::warn("workload {}: no relay at {}, so its connections that need one are refused: {}",
-                enrolled.workload.hint, at.to_string(), id.error().what);
+      log::warn("workload {}: no relay at {}, so {} are refused: {}", enrolled.workload.hint,
+                at.to_string(), lost, id.error().what);
       return;
     }
     has = true;
   };
-  open(enrolled.workload.has_ipv4_loopback, enrolled.has_listener4, loopback4());
-  open(enrolled.workload.has_ipv6_loopback, enrolled.has_listener6, loopback6());
+  const auto& workload = enrolled.workload;
+  const char* const out = "its connections that need one";
+  open(workload.has_ipv4_loopback, enrolled.has_listener4, loopback4(), dialer_, out);
+  open(workload.has_ipv6_loopback, enrolled.has_listener6, loopback6(), dialer_, out);
+  if (!options_.inbound) return;
+  const auto has = [&](bool v4) {
+    return std::any_of(workload.addresses.begin(), workload.addresses.end(),
+                       [&](const Address& a) { return a.is_v4() == v4; });
+  };
+  const char* const in = "connections from other nodes";
+  open(has(true), enrolled.has_inbound4, mesh4(), options_.inbound, in);
+  open(has(false), enrolled.has_inbound6, mesh6(), options_.inbound, in);
 }
 
 Result<UniqueFd> Controller::make_listener(int netns_fd, const Endpoint& at) const {
@@ -175,6 +189,9 @@ Result<UniqueFd> Controller::make_listener(int netns_fd, const Endpoint& at) con
     if (!fd) return fail_errno(errno, "socket");
     (void)::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one,
                        sizeof one);  // only shortens a restart
+    if (address.family() == AF_INET6 &&
+        ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) != 0)
+      return fail_errno(errno, "IPV6_V6ONLY");  // or [::] would take the port of 0.0.0.0
     if (::bind(fd.get(), address.get(), address.length) != 0) return fail_errno(errno, "bind");
     MESH_TRY(datapath_.mark_agent_socket(fd.get()), "mark");
     if (::listen(fd.get(), kBacklog) != 0) return fail_errno(errno, "listen");
@@ -195,8 +212,17 @@ void Controller::publish_directory() {
 
 void Controller::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
   catalog_ = std::move(catalog);
-  log::info("catalog applied: {} services, {} instances", catalog_->services().size(),
-            catalog_->instances());
+  log::info("catalog applied: {} services, {} instances, {} nodes", catalog_->services().size(),
+            catalog_->instances(), catalog_->nodes().size());
+  auto unguarded = unguarded_cidrs(node_, *catalog_);
+  if (unguarded != unguarded_)
+    for (const auto& cidr : unguarded)
+      log::warn(
+          "{} of node {} is in no --mesh-cidr: give it to the agent and to the boot guard, or "
+          "after "
+          "a reboot it is outside the mesh until the catalog is read",
+          cidr.to_string(), catalog_->node_of(cidr.base())->name);
+  unguarded_ = std::move(unguarded);
   schedule_apply();
 }
 
@@ -225,12 +251,19 @@ void Controller::apply() {
 
 // Without a catalog nobody knows the services of a workload. One that an earlier agent knew keeps
 // its label; an address that has gone or changed hands leaves the services it was in.
+// So do other nodes and their workloads: without them their addresses would be outside the mesh.
 Status Controller::adopt_services(Desired& desired) {
+  for (const auto& [cidr, kind] : datapath_.cidrs.content())
+    if (kind == MESH_CIDR_REMOTE || kind == MESH_CIDR_MESH) desired.cidrs.emplace(cidr, kind);
   for (auto& [cookie, netns] : desired.netns)
     if (auto it = datapath_.netns.content().find(cookie); it != datapath_.netns.content().end())
       netns.label = it->second.label;
   for (const auto& [address, before] : datapath_.addrs.content()) {
     auto now = desired.addrs.find(address);
+    if (now == desired.addrs.end() && before.kind == MESH_ADDR_REMOTE) {
+      desired.addrs.emplace(address, before);
+      continue;
+    }
     if (now != desired.addrs.end() && now->second.netns == before.netns) {
       now->second.label = before.label;
       continue;
@@ -261,6 +294,8 @@ Status Controller::apply_now() {
     std::strncpy(value.name, name.c_str(), sizeof value.name - 1);
     MESH_TRY(datapath_.names.put(label, value), "names");
   }
+  // New ranges before old ones go: between two ways of writing a range it is never left out.
+  MESH_TRY(datapath_.cidrs.sync(desired->cidrs, /*only_additions=*/true), "CIDRs");
   MESH_TRY(datapath_.cidrs.sync(desired->cidrs), "CIDRs");
   // Who somebody is before where services are: an address never answers for its former owner.
   MESH_TRY(datapath_.addrs.sync(desired->addrs), "addresses");

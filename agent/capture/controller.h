@@ -29,6 +29,12 @@ class Controller {
     Cidr vip_cidr4;
     Cidr vip_cidr6;
     bool sockmap_available = true;
+    std::string node_name;         // which of the catalog's nodes this is
+    std::vector<Cidr> mesh_cidrs;  // of all nodes; refused where nobody is known to be
+    // Serves mesh legs of other agents, accepted on port 15008 of every workload. Null: the port is
+    // not opened. It checks Accepted::local itself: the listener takes every address of the
+    // namespace.
+    std::shared_ptr<relay::Dialer> inbound = nullptr;
   };
 
   Controller(boost::asio::io_context& io, Options options, bpf::Datapath& datapath,
@@ -52,6 +58,9 @@ class Controller {
   [[nodiscard]] const catalog::Catalog* catalog() const { return catalog_.get(); }
   [[nodiscard]] const NodeState& node() const { return node_; }
   [[nodiscard]] const Labels& labels() const { return labels_; }
+  // Ranges of other nodes that no --mesh-cidr covers: until a catalog is read, after a reboot, they
+  // would not be known to be the mesh's.
+  [[nodiscard]] const std::vector<Cidr>& unguarded() const { return unguarded_; }
   [[nodiscard]] std::uint64_t apply_failures() const { return apply_failures_; }
   // Why the last apply failed; empty when the maps hold what they should.
   [[nodiscard]] const std::string& last_failure() const { return last_failure_; }
@@ -61,6 +70,8 @@ class Controller {
     workload::Workload workload;
     bool has_listener4 = false;
     bool has_listener6 = false;
+    bool has_inbound4 = false;
+    bool has_inbound6 = false;
     std::shared_ptr<const NetnsHandle> handle;
   };
 
@@ -92,6 +103,7 @@ class Controller {
   bool ready_ = false;
   std::uint64_t apply_failures_ = 0;
   std::string last_failure_;
+  std::vector<Cidr> unguarded_;
 };
 
 }  // namespace mesh::capture

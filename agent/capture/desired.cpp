@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/capture/desired.h"
 
+#include <algorithm>
+
 #include "agent/bpf/abi_convert.h"
 #include "agent/capture/endpoint_order.h"
 
@@ -24,12 +26,85 @@ Address first_of(const std::vector<Address>& addresses, bool v4) {
   return {};
 }
 
+// A dual-stack workload of another node is not known as one: an endpoint has the address it was
+// registered with. The relay changes families.
+void add_remote(Desired& desired, DesiredService& service, std::uint32_t label,
+                const catalog::Instance& instance, const catalog::Catalog& catalog,
+                Labels& labels) {
+  const mesh_addr address = to_abi(instance.address);
+  mesh_endpoint endpoint{};
+  (instance.address.is_v4() ? endpoint.addr4 : endpoint.addr6) = address;
+  endpoint.port = instance.port;
+  endpoint.flags = MESH_ENDPOINT_REMOTE;
+  service.endpoints.push_back(endpoint);
+  const auto identity = catalog.identity_of(instance.address);
+  desired.addrs.emplace(address,
+                        mesh_addr_owner{0, MESH_ADDR_REMOTE, *labels.get(std::string(*identity))});
+  desired.ports.insert_or_assign(mesh_port_key{address, instance.port, 0},
+                                 mesh_port{label, service.flags});
+}
+
 }  // namespace
+
+std::string_view to_string(Place place) {
+  switch (place) {
+    case Place::Local:
+      return "local";
+    case Place::Remote:
+      return "remote";
+    case Place::Unreachable:
+      return "unreachable";
+  }
+  return "unreachable";
+}
+
+Placement::Placement(const NodeState& node, const catalog::Catalog& catalog)
+    : node_(node), catalog_(catalog) {
+  for (const auto& workload : node.workloads)
+    for (const auto& address : workload.addresses) holders_.emplace(address, &workload);
+}
+
+Place Placement::of(const Address& address) const {
+  if (holder(address) != nullptr) return Place::Local;
+  for (const auto& cidr : node_.node_cidrs)
+    if (cidr.contains(address)) return Place::Unreachable;
+  const auto* at = catalog_.node_of(address);
+  return at != nullptr && at->name != node_.name ? Place::Remote : Place::Unreachable;
+}
+
+const workload::Workload* Placement::holder(const Address& address) const {
+  const auto it = holders_.find(address);
+  return it == holders_.end() ? nullptr : it->second;
+}
+
+bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content known_cidrs(const NodeState& node) {
+  bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content cidrs;
+  for (const auto& cidr : node.node_cidrs) cidrs.emplace(to_abi(cidr), MESH_CIDR_NODE);
+  for (const auto& cidr : node.vip_cidrs) cidrs.emplace(to_abi(cidr), MESH_CIDR_VIP);
+  for (const auto& cidr : node.mesh_cidrs) cidrs.emplace(to_abi(cidr), MESH_CIDR_MESH);
+  return cidrs;
+}
+
+std::vector<Cidr> unguarded_cidrs(const NodeState& node, const catalog::Catalog& catalog) {
+  std::vector<Cidr> all;
+  for (const auto& [name, entry] : catalog.nodes()) {
+    if (name == node.name) continue;
+    for (const auto& cidr : entry.cidrs)
+      if (std::none_of(node.mesh_cidrs.begin(), node.mesh_cidrs.end(), [&](const Cidr& mesh) {
+            return mesh.overlaps(cidr) && mesh.mapped_prefix() <= cidr.mapped_prefix();
+          }))
+        all.push_back(cidr);
+  }
+  return all;
+}
 
 Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, Labels& labels) {
   Desired desired;
-  for (const auto& cidr : node.node_cidrs) desired.cidrs.emplace(to_abi(cidr), MESH_CIDR_NODE);
-  for (const auto& cidr : node.vip_cidrs) desired.cidrs.emplace(to_abi(cidr), MESH_CIDR_VIP);
+  desired.cidrs = known_cidrs(node);
+  // What the catalog gives this node beyond its own flag is nobody's, and refused.
+  for (const auto& [name, entry] : catalog.nodes())
+    for (const auto& cidr : entry.cidrs)
+      desired.cidrs.emplace(to_abi(cidr), name == node.name ? MESH_CIDR_MESH : MESH_CIDR_REMOTE);
 
   for (const auto& [name, service] : catalog.services())
     if (auto label = labels.get(name); !label) return tl::unexpected(std::move(label).error());
@@ -39,18 +114,11 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
     desired.addrs.emplace(to_abi(address),
                           mesh_addr_owner{node.host_cookie, MESH_ADDR_HOST, MESH_LABEL_NODE});
 
-  std::map<Address, const workload::Workload*> holders;
+  const Placement placement(node, catalog);
   for (const auto& workload : node.workloads) {
-    // A workload is named after the first service (by name) that has an instance at one of its
-    // addresses.
     std::uint32_t label = MESH_LABEL_UNKNOWN;
-    std::string first;
-    for (const auto& address : workload.addresses) {
-      holders.emplace(address, &workload);
-      for (const auto* service : catalog.services_at(address))
-        if (first.empty() || service->name < first) first = service->name;
-    }
-    if (!first.empty()) label = *labels.get(first);
+    if (const auto* identity = catalog.identity_of(workload.addresses))
+      label = *labels.get(identity->name);
     desired.netns.emplace(workload.cookie, mesh_netns{MESH_NETNS_WORKLOAD, label,
                                                       to_abi(first_of(workload.addresses, true)),
                                                       to_abi(first_of(workload.addresses, false))});
@@ -66,9 +134,16 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
     desired.vips.emplace(to_abi(service.vip4), label);
     desired.vips.emplace(to_abi(service.vip6), label);
     for (const auto& instance : service.instances) {
-      auto holder = holders.find(instance.address);
-      if (holder == holders.end()) continue;
-      const auto& addresses = holder->second->addresses;
+      switch (placement.of(instance.address)) {
+        case Place::Unreachable:
+          continue;
+        case Place::Remote:
+          add_remote(desired, out, label, instance, catalog, labels);
+          continue;
+        case Place::Local:
+          break;
+      }
+      const auto& addresses = placement.holder(instance.address)->addresses;
       const bool v4 = instance.address.is_v4();
       mesh_endpoint endpoint{};
       // The other family's address, unless another service has this port there.

@@ -6,6 +6,8 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "agent/bpf/map.h"
@@ -17,11 +19,13 @@
 namespace mesh::capture {
 
 struct NodeState {
+  std::string name;
   std::uint64_t host_cookie = 0;
   std::vector<Address> host_addresses;  // inside the node's CIDRs
   std::vector<workload::Workload> workloads;
   std::vector<Cidr> node_cidrs;
   std::vector<Cidr> vip_cidrs;
+  std::vector<Cidr> mesh_cidrs;  // none inside a node CIDR
   bool sockmap_available = true;
 };
 
@@ -39,8 +43,39 @@ struct Desired {
   std::map<std::uint32_t, DesiredService> services;
 };
 
-// Endpoints are the instances whose address a workload of this node holds: one that is not there
-// cannot be reached, and one beyond the node has no path yet that would not be plaintext.
+// Where an instance is, seen from this node.
+enum class Place : std::uint8_t {
+  Local,        // a workload of this node holds the address
+  Remote,       // inside the CIDRs of another node of the catalog: reached by a mesh leg
+  Unreachable,  // neither: it is no endpoint
+};
+std::string_view to_string(Place place);  // local, remote, unreachable
+
+// Answers for one state of both; they must outlive it. A workload of this node goes before what the
+// catalog says about its address.
+class Placement {
+ public:
+  Placement(const NodeState& node, const catalog::Catalog& catalog);
+
+  [[nodiscard]] Place of(const Address& address) const;
+  // The workload of this node that holds the address, or null.
+  [[nodiscard]] const workload::Workload* holder(const Address& address) const;
+
+ private:
+  const NodeState& node_;
+  const catalog::Catalog& catalog_;
+  std::unordered_map<Address, const workload::Workload*> holders_;
+};
+
+// The ranges in which nobody may be reached in clear, before any catalog is there: those of this
+// node, of VIPs, and of the mesh as a whole. mesh_cidrs is filled with them first.
+bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content known_cidrs(const NodeState& node);
+
+// Ranges of the catalog's other nodes that known_cidrs() does not cover.
+std::vector<Cidr> unguarded_cidrs(const NodeState& node, const catalog::Catalog& catalog);
+
+// Endpoints are the instances that are Local or Remote. An address of another node's CIDRs that no
+// instance has is refused, like one of this node that no workload has.
 Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, Labels& labels);
 
 }  // namespace mesh::capture

@@ -124,7 +124,8 @@ Catalog::Services group_services(Definitions definitions, ErrorList& errors) {
   return services;
 }
 
-std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, VipAllocator& vips) {
+std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, Catalog::Nodes nodes,
+                                            VipAllocator& vips) {
   std::vector<std::string> names;
   names.reserve(services.size());
   for (const auto& [name, service] : services) names.push_back(name);
@@ -135,7 +136,7 @@ std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, VipAlloc
     service.vip6 = assigned[index].v6;
     ++index;
   }
-  return std::make_shared<const Catalog>(std::move(services));
+  return std::make_shared<const Catalog>(std::move(services), std::move(nodes));
 }
 
 }  // namespace mesh::catalog

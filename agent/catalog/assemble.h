@@ -3,6 +3,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "agent/catalog/errors.h"
 #include "agent/catalog/model.h"
@@ -16,7 +19,19 @@ namespace mesh::catalog {
 // Meaningful only if `errors` is empty afterwards.
 Catalog::Services group_services(Definitions definitions, ErrorList& errors);
 
+// What an agent was told about its own node: a catalog that contradicts it is refused.
+struct OwnNode {
+  std::string name;
+  std::vector<Cidr> cidrs;
+  std::optional<Cidr> vip_cidr6;
+};
+
+// Reports names and addresses that are not unique, ranges that overlap, too many of anything, and
+// what contradicts `own` (if not null). Meaningful only if `errors` is empty afterwards.
+Catalog::Nodes group_nodes(const Definitions& definitions, const OwnNode* own, ErrorList& errors);
+
 // Gives every service its VIPs and makes the snapshot.
-std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, VipAllocator& vips);
+std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, Catalog::Nodes nodes,
+                                            VipAllocator& vips);
 
 }  // namespace mesh::catalog

@@ -24,12 +24,13 @@ CheckReport validate_files(const std::vector<std::string>& paths) {
     }
     for (auto& stamp : *listed) files.push_back(std::move(stamp.path));
   }
-  auto services = read_config_files(files, errors);
+  const auto content = read_config_files(files, nullptr, errors);
   CheckReport report;
   report.errors = errors.take();
   if (!report.errors.empty()) return report;
-  report.services = services.size();
-  for (const auto& [name, service] : services) report.instances += service.instances.size();
+  report.services = content.services.size();
+  report.nodes = content.nodes.size();
+  for (const auto& [name, service] : content.services) report.instances += service.instances.size();
   return report;
 }
 

@@ -14,6 +14,7 @@ struct CheckReport {
   std::vector<ConfigError> errors;  // empty: the files would be applied
   std::size_t services = 0;
   std::size_t instances = 0;
+  std::size_t nodes = 0;
 };
 
 // The files are checked together, as one configuration. A directory stands for its *.json files.

@@ -42,7 +42,7 @@ class DirectorySource::Watcher : public std::enable_shared_from_this<Watcher> {
   Watcher(asio::io_context& io, DirectoryOptions options, VipAllocator vips)
       : io_(io),
         options_(std::move(options)),
-        pass_(options_.directory, std::move(vips)),
+        pass_(options_.directory, std::move(vips), options_.own),
         inotify_(io),
         debounce_(io),
         poll_(io) {}

@@ -8,8 +8,10 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "agent/catalog/assemble.h"
 #include "agent/catalog/source.h"
 #include "agent/catalog/vip.h"
 
@@ -17,6 +19,7 @@ namespace mesh::catalog {
 
 struct DirectoryOptions {
   std::string directory;
+  std::optional<OwnNode> own = {};           // what the files must agree with
   std::chrono::milliseconds quiet{50};       // read this long after the last event ...
   std::chrono::milliseconds max_delay{500};  // ... but no later than this after the first
   std::chrono::milliseconds poll{5000};      // compare stat(2) data: what inotify cannot see

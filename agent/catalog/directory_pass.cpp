@@ -21,7 +21,7 @@ DirectoryPass::Outcome DirectoryPass::run(bool forced) {
   paths.reserve(before->size());
   for (const auto& stamp : *before) paths.push_back(stamp.path);
   ErrorList errors;
-  auto services = read_config_files(paths, errors);
+  auto content = read_config_files(paths, own_ ? &*own_ : nullptr, errors);
 
   // Files of two generations must not be mixed, as when a symlink is swapped between two reads.
   auto after = list_config_files(directory_);
@@ -35,7 +35,7 @@ DirectoryPass::Outcome DirectoryPass::run(bool forced) {
     outcome.errors = errors.take();
     return outcome;
   }
-  auto catalog = make_catalog(std::move(services), vips_);
+  auto catalog = make_catalog(std::move(content.services), std::move(content.nodes), vips_);
   if (!catalog_ || !(*catalog_ == *catalog)) catalog_ = std::move(catalog);
   outcome.kind = Outcome::Kind::Good;
   outcome.catalog = catalog_;

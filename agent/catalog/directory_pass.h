@@ -28,8 +28,8 @@ class DirectoryPass {
     std::vector<ConfigError> errors;
   };
 
-  DirectoryPass(std::string directory, VipAllocator vips)
-      : directory_(std::move(directory)), vips_(std::move(vips)) {}
+  DirectoryPass(std::string directory, VipAllocator vips, std::optional<OwnNode> own)
+      : directory_(std::move(directory)), vips_(std::move(vips)), own_(std::move(own)) {}
 
   // Unless `forced`, the files are read only if their stat(2) data changed. A Good outcome with the
   // content of the last one has the same pointer. Not thread-safe: one call at a time.
@@ -38,6 +38,7 @@ class DirectoryPass {
  private:
   std::string directory_;
   VipAllocator vips_;
+  std::optional<OwnNode> own_;
   std::optional<std::vector<FileStamp>> stamps_;  // as of the last pass that concluded something
   std::shared_ptr<const Catalog> catalog_;
 };

@@ -79,7 +79,8 @@ Result<std::vector<FileStamp>> list_config_files(const std::string& directory) {
   return stamps;
 }
 
-Catalog::Services read_config_files(const std::vector<std::string>& paths, ErrorList& errors) {
+ConfigContent read_config_files(const std::vector<std::string>& paths, const OwnNode* own,
+                                ErrorList& errors) {
   Definitions definitions;
   std::size_t total = 0;
   for (const auto& path : paths) {
@@ -97,9 +98,13 @@ Catalog::Services read_config_files(const std::vector<std::string>& paths, Error
       break;
     }
     read_service_definitions(path, *text, definitions, errors);
-    if (definitions.services.size() > kMaxInstances) break;  // group_services reports it
+    // The rules report it.
+    if (definitions.services.size() > kMaxInstances || definitions.nodes.size() > kMaxNodes) break;
   }
-  return group_services(std::move(definitions), errors);
+  ConfigContent content;
+  content.nodes = group_nodes(definitions, own, errors);
+  content.services = group_services(std::move(definitions), errors);
+  return content;
 }
 
 }  // namespace mesh::catalog

@@ -31,8 +31,14 @@ struct FileStamp {
 // other names and directories are left out. A dangling link is listed with a zero stamp.
 Result<std::vector<FileStamp>> list_config_files(const std::string& directory);
 
-// Reads and checks all files together. The VIPs are not assigned yet; meaningful only if `errors`
-// is empty afterwards. `label` of a file in errors is its path.
-Catalog::Services read_config_files(const std::vector<std::string>& paths, ErrorList& errors);
+struct ConfigContent {
+  Catalog::Services services;  // without VIPs
+  Catalog::Nodes nodes;
+};
+
+// Reads and checks all files together, also against `own` if it is not null. Meaningful only if
+// `errors` is empty afterwards. `label` of a file in errors is its path.
+ConfigContent read_config_files(const std::vector<std::string>& paths, const OwnNode* own,
+                                ErrorList& errors);
 
 }  // namespace mesh::catalog

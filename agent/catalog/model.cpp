@@ -26,7 +26,8 @@ std::string_view to_string(Protocol protocol) {
   return "tcp";
 }
 
-Catalog::Catalog(Services services) : services_(std::move(services)) {
+Catalog::Catalog(Services services, Nodes nodes)
+    : services_(std::move(services)), nodes_(std::move(nodes)) {
   std::size_t count = 0;
   for (const auto& [name, service] : services_) count += service.instances.size();
   by_endpoint_.reserve(count);
@@ -34,6 +35,10 @@ Catalog::Catalog(Services services) : services_(std::move(services)) {
     for (const auto& instance : service.instances)
       by_endpoint_.emplace_back(instance.endpoint(), &service);
   std::sort(by_endpoint_.begin(), by_endpoint_.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (const auto& [name, node] : nodes_)
+    for (const auto& cidr : node.cidrs) by_cidr_.emplace_back(cidr, &node);
+  std::sort(by_cidr_.begin(), by_cidr_.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
 }
 
@@ -57,6 +62,32 @@ std::vector<const Service*> Catalog::services_at(const Address& address) const {
 const Service* Catalog::service_at(const Endpoint& endpoint) const {
   auto it = std::lower_bound(by_endpoint_.begin(), by_endpoint_.end(), endpoint, before);
   return it != by_endpoint_.end() && it->first == endpoint ? it->second : nullptr;
+}
+
+const Node* Catalog::node_of(const Address& address) const {
+  // They do not overlap: only the last that begins at or before the address can contain it.
+  auto it = std::upper_bound(
+      by_cidr_.begin(), by_cidr_.end(), address,
+      [](const Address& wanted, const auto& entry) { return wanted < entry.first.base(); });
+  if (it == by_cidr_.begin()) return nullptr;
+  --it;
+  return it->first.contains(address) ? it->second : nullptr;
+}
+
+const Service* Catalog::identity_of(std::span<const Address> addresses) const {
+  const Service* first = nullptr;
+  for (const auto& address : addresses) {
+    auto it =
+        std::lower_bound(by_endpoint_.begin(), by_endpoint_.end(), Endpoint{address, 0}, before);
+    for (; it != by_endpoint_.end() && it->first.address == address; ++it)
+      if (first == nullptr || it->second->name < first->name) first = it->second;
+  }
+  return first;
+}
+
+std::optional<std::string_view> Catalog::identity_of(const Address& address) const {
+  const Service* service = identity_of(std::span(&address, 1));
+  return service == nullptr ? std::nullopt : std::optional<std::string_view>(service->name);
 }
 
 }  // namespace mesh::catalog

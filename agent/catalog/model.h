@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The catalog: which services there are and where their instances listen. A snapshot is immutable,
+// The catalog: which services there are, where their instances listen, and which node has which
+// addresses. A snapshot is immutable,
 // so it may be shared between threads; whoever holds one sees one consistent state.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,6 +20,8 @@ namespace mesh::catalog {
 
 inline constexpr std::size_t kMaxServices = 10'000;
 inline constexpr std::size_t kMaxInstances = 100'000;
+inline constexpr std::size_t kMaxNodes = 5'000;
+inline constexpr std::size_t kMaxNodeCidrs = 15'000;  // of all nodes; each is in mesh_cidrs
 
 enum class Protocol { Tcp, Http, Http2, Grpc };
 std::string_view to_string(Protocol protocol);  // tcp, http, http2, grpc
@@ -51,27 +56,51 @@ struct Service {
   bool operator==(const Service&) const = default;
 };
 
+struct Node {
+  std::string name;
+  Address address;          // of the node itself, not of a pod
+  std::vector<Cidr> cidrs;  // sorted, at least one: where its pods have their addresses
+  std::map<std::string, std::string> meta;
+
+  bool operator==(const Node&) const = default;
+};
+
 class Catalog {
  public:
   using Services = std::map<std::string, Service, std::less<>>;
+  using Nodes = std::map<std::string, Node, std::less<>>;
 
   Catalog() = default;
-  // `services` is keyed by name; (address, port) is unique among all instances.
-  explicit Catalog(Services services);
+  // Both are keyed by name; (address, port) is unique among all instances, and no two CIDRs of
+  // nodes overlap.
+  explicit Catalog(Services services, Nodes nodes = {});
   Catalog(const Catalog&) = delete;  // the indexes point into the map
   Catalog& operator=(const Catalog&) = delete;
 
   [[nodiscard]] const Services& services() const { return services_; }
   [[nodiscard]] std::size_t instances() const { return by_endpoint_.size(); }
+  [[nodiscard]] const Nodes& nodes() const { return nodes_; }
   [[nodiscard]] const Service* find(std::string_view name) const;
   // Every service with an instance at the address, by name. Pointers live as long as the catalog.
   [[nodiscard]] std::vector<const Service*> services_at(const Address& address) const;
   [[nodiscard]] const Service* service_at(const Endpoint& endpoint) const;
-  [[nodiscard]] bool operator==(const Catalog& other) const { return services_ == other.services_; }
+  // The node one of whose CIDRs contains the address, by the catalog alone: it may be this node.
+  // The pointer lives as long as the catalog.
+  [[nodiscard]] const Node* node_of(const Address& address) const;
+  // The service that gives a workload its identity: the first by name with an instance at one of
+  // its addresses; null if there is none. The addresses of another node's workload are only known
+  // one by one, so each of them is asked for by itself.
+  [[nodiscard]] const Service* identity_of(std::span<const Address> addresses) const;
+  [[nodiscard]] std::optional<std::string_view> identity_of(const Address& address) const;
+  [[nodiscard]] bool operator==(const Catalog& other) const {
+    return services_ == other.services_ && nodes_ == other.nodes_;
+  }
 
  private:
   Services services_;
+  Nodes nodes_;
   std::vector<std::pair<Endpoint, const Service*>> by_endpoint_;  // sorted by endpoint
+  std::vector<std::pair<Cidr, const Node*>> by_cidr_;             // sorted by base
 };
 
 }  // namespace mesh::catalog

@@ -5,22 +5,19 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <optional>
 #include <utility>
 
+#include "agent/catalog/definition_reader.h"
 #include "agent/catalog/json_reader.h"
 
 namespace mesh::catalog {
 namespace {
 
-constexpr std::size_t kMaxNameBytes = 63;
 constexpr std::size_t kMaxIdBytes = 255;
 constexpr std::size_t kMaxTags = 64;
 constexpr std::size_t kMaxTagBytes = 255;
-// Consul's own bounds for meta.
-constexpr std::size_t kMaxMetaPairs = 64;
-constexpr std::size_t kMaxMetaKeyBytes = 128;
-constexpr std::size_t kMaxMetaValueBytes = 512;
 
 enum class Key { Id, Name, Address, Port, Protocol, Tags, Meta, Path };
 constexpr std::size_t kKeys = 8;
@@ -78,88 +75,72 @@ constexpr std::array<std::string_view, 26> kConsulKeys{"kind",
                                                        "enable_tag_override",
                                                        "EnableTagOverride"};
 
+constexpr std::int64_t kMeshPort = 15008;  // MESH_PORT_MESH of the datapath
+constexpr std::string_view kRoots = "'service', 'services', 'node' or 'nodes'";
 constexpr std::string_view kPathKey = "mesh-path";
 constexpr std::string_view kAccelerationKey = "mesh-acceleration";
 constexpr std::string_view kInboundKey = "mesh-inbound";
 
-bool is_alnum(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-bool has_control(std::string_view text) {
-  return std::any_of(text.begin(), text.end(), [](char c) {
-    auto byte = static_cast<unsigned char>(c);
-    return byte < 0x20 || byte == 0x7f;
-  });
-}
-
-bool is_meta_key(std::string_view key) {
-  return !key.empty() && key.size() <= kMaxMetaKeyBytes &&
-         std::all_of(key.begin(), key.end(),
-                     [](char c) { return is_alnum(c) || c == '-' || c == '_'; });
-}
-
 // Decodes one file.
-class Decoder {
+class Decoder : DefinitionReader {
  public:
   Decoder(Definitions& out, ErrorList& errors)
-      : out_(out), errors_(errors), file_(static_cast<std::uint32_t>(out.files.size() - 1)) {}
+      : DefinitionReader(out.files.back(), errors),
+        out_(out),
+        errors_(errors),
+        file_(static_cast<std::uint32_t>(out.files.size() - 1)) {}
 
   void file(const Value& root) {
     const auto* object = root.get<Object>();
     if (object == nullptr) {
-      error(
-          root.at, "",
-          fmt::format("expected an object with 'service' or 'services', got {}", root.describe()));
+      error(root.at, "",
+            fmt::format("expected an object with {}, got {}", kRoots, root.describe()));
       return;
     }
-    const Member* single = nullptr;
-    const Member* list = nullptr;
-    bool any_error = false;
+    struct Root {
+      std::string_view lower, upper;
+      const Member* member = nullptr;
+    };
+    std::array roots{Root{"service", "Service"}, Root{"services", "Services"}, Root{"node", "Node"},
+                     Root{"nodes", "Nodes"}};
     for (const auto& member : *object) {
-      const Member** slot = nullptr;
-      if (member.key == "service" || member.key == "Service") slot = &single;
-      if (member.key == "services" || member.key == "Services") slot = &list;
-      if (slot == nullptr) {
+      auto root_of = std::find_if(roots.begin(), roots.end(), [&](const Root& r) {
+        return member.key == r.lower || member.key == r.upper;
+      });
+      if (root_of == roots.end())
         error(member.key_at, printable(member.key),
-              "unknown key: expected 'service' or 'services'");
-        any_error = true;
-      } else if (*slot != nullptr) {
-        given_twice(member, (*slot)->key_at, printable(member.key));
-        any_error = true;
-      } else {
-        *slot = &member;
-      }
+              fmt::format("unknown key: expected {}", kRoots));
+      else if (root_of->member != nullptr)
+        given_twice(member, root_of->member->key_at, printable(member.key));
+      else
+        root_of->member = &member;
     }
-    if (single != nullptr) service(single->value, single->key);
-    if (list != nullptr) services(*list);
-    if (single == nullptr && list == nullptr && !any_error)
-      error(root.at, "", "expected 'service' or 'services'");
+    const bool any_error = found() != 0;
+    if (const Member* m = roots[0].member) service(m->value, m->key);
+    if (const Member* m = roots[1].member)
+      each(*m, "service", [&](const Value& v, const std::string& path) { service(v, path); });
+    if (const Member* m = roots[2].member) node(m->value, m->key);
+    if (const Member* m = roots[3].member)
+      each(*m, "node", [&](const Value& v, const std::string& path) { node(v, path); });
+    if (!any_error &&
+        std::all_of(roots.begin(), roots.end(), [](const Root& r) { return r.member == nullptr; }))
+      error(root.at, "", fmt::format("expected {}", kRoots));
   }
 
  private:
-  void error(Position at, std::string key, std::string what) {
-    errors_.add({out_.files[file_], at, std::move(key), std::move(what)});
-    ++found_;
-  }
-
-  void given_twice(const Member& member, Position first, std::string key) {
-    error(member.key_at, std::move(key),
-          fmt::format("given twice, first at line {} column {}", first.line, first.column));
-  }
-
-  void wrong_type(const Value& value, std::string key, std::string_view expected) {
-    error(value.at, std::move(key), fmt::format("expected {}, got {}", expected, value.describe()));
-  }
-
-  void services(const Member& list) {
+  void each(const Member& list, std::string_view what,
+            const std::function<void(const Value&, const std::string&)>& read) {
     const auto* array = list.value.get<Array>();
     if (array == nullptr) {
-      wrong_type(list.value, list.key, "an array of service definitions");
+      wrong_type(list.value, list.key, fmt::format("an array of {} definitions", what));
       return;
     }
     for (std::size_t i = 0; i < array->size(); ++i)
-      service((*array)[i], fmt::format("{}[{}]", list.key, i));
+      read((*array)[i], fmt::format("{}[{}]", list.key, i));
+  }
+
+  void node(const Value& value, const std::string& path) {
+    read_node_definition(value, path, file_, out_.files[file_], out_.nodes, errors_);
   }
 
   void service(const Value& value, const std::string& path) {
@@ -168,7 +149,7 @@ class Decoder {
       wrong_type(value, path, "a service definition (an object)");
       return;
     }
-    std::size_t found_before = found_;
+    std::size_t found_before = found();
     ServiceDefinition definition;
     definition.file = file_;
     definition.key = path;
@@ -203,7 +184,7 @@ class Decoder {
       if (definition.instance.meta.contains(std::string(kPathKey)))
         error(alias->key_at, fmt::format("{}.{}", path, alias->key),
               fmt::format("given twice: as '{}' and as '{}' in meta", alias->key, kPathKey));
-    if (found_ != found_before) return;
+    if (found() != found_before) return;
     if (given(Key::Id) == nullptr) {
       definition.instance.id = definition.name;
       definition.id_at = definition.name_at;
@@ -235,7 +216,10 @@ class Decoder {
       case Key::Tags:
         return tags(value, path, out);
       case Key::Meta:
-        return meta(value, path, out);
+        out.instance.meta = meta(value, path, [&](const Member& m, const std::string& where) {
+          mesh_switch(m, where, out);
+        });
+        return;
       case Key::Path:
         return mesh_path(value, path, out);
     }
@@ -271,11 +255,7 @@ class Decoder {
       wrong_type(value, path, "an IP address (names are not resolved)");
       return;
     }
-    const auto& bytes = parsed->bytes();
-    bool any4 = parsed->is_v4() && bytes[12] == 0;
-    bool multicast = parsed->is_v4() ? bytes[12] >= 224 && bytes[12] < 240 : bytes[0] == 0xff;
-    bool virtual4 = parsed->is_v4() && bytes[12] >= 240;
-    if (parsed->is_unset() || any4 || multicast || virtual4 || parsed->is_loopback()) {
+    if (!is_unicast(*parsed)) {
       wrong_type(
           value, path,
           "the address of a workload (not loopback, unspecified, multicast or in 240.0.0.0/4)");
@@ -289,6 +269,10 @@ class Decoder {
     const auto* number = value.get<std::int64_t>();
     if (number == nullptr || *number < 1 || *number > 65535) {
       wrong_type(value, path, "an integer from 1 to 65535");
+      return;
+    }
+    if (*number == kMeshPort) {
+      error(value.at, path, "15008 is the agent's own port in every workload");
       return;
     }
     out.instance.port = static_cast<std::uint16_t>(*number);
@@ -319,35 +303,6 @@ class Decoder {
                    "a string of 1 to 255 bytes without control characters");
       else
         out.instance.tags.push_back(*text);
-    }
-  }
-
-  void meta(const Value& value, const std::string& path, ServiceDefinition& out) {
-    const auto* object = value.get<Object>();
-    if (object == nullptr || object->size() > kMaxMetaPairs) {
-      wrong_type(value, path, "an object of at most 64 strings");
-      return;
-    }
-    std::map<std::string_view, Position> seen;
-    for (const auto& member : *object) {
-      std::string key = fmt::format("{}.{}", path, printable(member.key));
-      auto [first, fresh] = seen.emplace(member.key, member.key_at);
-      if (!fresh) {
-        given_twice(member, first->second, std::move(key));
-        continue;
-      }
-      if (!is_meta_key(member.key)) {
-        error(member.key_at, std::move(key),
-              "expected a key of 1 to 128 letters, digits, '-' or '_'");
-        continue;
-      }
-      const auto* text = member.value.get<std::string>();
-      if (text == nullptr || text->size() > kMaxMetaValueBytes) {
-        wrong_type(member.value, std::move(key), "a string of at most 512 bytes");
-        continue;
-      }
-      if (member.key.starts_with("mesh-")) mesh_switch(member, key, out);
-      out.instance.meta.emplace(member.key, *text);
     }
   }
 
@@ -386,16 +341,11 @@ class Decoder {
   Definitions& out_;
   ErrorList& errors_;
   std::uint32_t file_;
-  std::size_t found_ = 0;
 };
 
 }  // namespace
 
-bool is_service_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxNameBytes && is_alnum(name.front()) &&
-         std::all_of(name.begin(), name.end(),
-                     [](char c) { return is_alnum(c) || c == '-' || c == '_' || c == '.'; });
-}
+bool is_service_name(std::string_view name) { return is_name(name); }
 
 void read_service_definitions(std::string file, std::string_view text, Definitions& out,
                               ErrorList& errors) {

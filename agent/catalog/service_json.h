@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Consul service definitions in JSON to definitions of the catalog. Checks every definition on its
-// own; what must hold between definitions is assemble.h's job. README.md lists the accepted keys.
+// Files of service and node definitions in JSON to definitions of the catalog. Checks every
+// definition on its own; what must hold between definitions is assemble.h's job. README.md lists
+// the accepted keys.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 
 #include "agent/catalog/errors.h"
 #include "agent/catalog/model.h"
+#include "agent/catalog/node_json.h"
 
 namespace mesh::catalog {
 
@@ -36,6 +38,7 @@ struct ServiceDefinition {
 struct Definitions {
   std::vector<std::string> files;
   std::vector<ServiceDefinition> services;
+  std::vector<NodeDefinition> nodes;
 };
 
 // Appends the valid definitions of one file to `out` and what is wrong with the others to `errors`.

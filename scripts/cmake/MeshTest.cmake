@@ -51,6 +51,10 @@ function(mesh_add_fuzzer name)
   mesh_collect_target(mesh_fuzzers ${name})
   target_compile_options(${name} PRIVATE -fsanitize=fuzzer,address,undefined)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer,address,undefined)
-  add_test(NAME fuzz.${name} COMMAND ${name} -max_total_time=20 -timeout=5 -rss_limit_mb=1024 ${ARG_CORPUS})
+  # What a run finds goes to the first directory: not into the tree.
+  set(found ${CMAKE_CURRENT_BINARY_DIR}/${name}-corpus)
+  file(MAKE_DIRECTORY ${found})
+  add_test(NAME fuzz.${name} COMMAND ${name} -max_total_time=20 -timeout=5 -rss_limit_mb=1024
+    ${found} ${ARG_CORPUS})
   set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 120)
 endfunction()

@@ -44,6 +44,7 @@ def check_daemonset(documents):
     expect(pod.get("terminationGracePeriodSeconds", 30) > drain, "the grace period is not above the drain time")
     expect(by(environment, "name", "MESH_AGENT_NODE_NAME").get("valueFrom") is not None, "no node name")
     expect(by(environment, "name", "MESH_AGENT_NODE_CIDR"), "no node CIDR")
+    expect(by(environment, "name", "MESH_AGENT_MESH_CIDR"), "no mesh CIDR")
     for probe in ("livenessProbe", "readinessProbe"):
         expect(agent.get(probe, {}).get("httpGet", {}).get("port") == 15020, f"no {probe} on 15020")
     selector = daemonset.get("spec", {}).get("selector", {}).get("matchLabels")

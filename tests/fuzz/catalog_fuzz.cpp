@@ -87,7 +87,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   read_service_definitions("a.json", text, definitions, errors);
   // Twice: as soon as there is one definition, rules between definitions are at work.
   read_service_definitions("b.json", text, definitions, errors);
-  bool any = !definitions.services.empty();
+  bool any = !definitions.services.empty() || !definitions.nodes.empty();
+  (void)group_nodes(definitions, nullptr, errors);
   auto services = group_services(std::move(definitions), errors);
   require(!any || !errors.empty(), "the same ids twice were accepted");
   auto list = errors.take();
@@ -100,10 +101,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Definitions once;
   ErrorList none;
   read_service_definitions("a.json", text, once, none);
+  auto nodes = group_nodes(once, nullptr, none);
   services = group_services(std::move(once), none);
   if (!none.empty()) return 0;
   auto vips = VipAllocator::with_default_prefix();
-  auto catalog = make_catalog(std::move(services), vips);
+  auto catalog = make_catalog(std::move(services), std::move(nodes), vips);
+  for (const auto& [name, node] : catalog->nodes()) {
+    require(is_service_name(name) && !node.cidrs.empty(), "node");
+    for (const auto& cidr : node.cidrs)
+      require(catalog->node_of(cidr.base()) == &node, "node lookup");
+  }
   for (const auto& [name, service] : catalog->services()) {
     require(is_service_name(name), "name");
     require(VipAllocator::is_assignable(service.vip4), "VIP");

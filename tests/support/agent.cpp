@@ -136,7 +136,10 @@ void Agent::start() {
   while (true) {
     const auto reply =
         http_get(node_.host().netns(), "127.0.0.1", options_.metrics_port, "/readyz", kHttpLimit);
-    if (reply && reply->status == 200) return;
+    if (reply && options_.not_ready.empty() && reply->status == 200) return;
+    if (reply && !options_.not_ready.empty() && reply->status != 200 &&
+        reply->body.find(options_.not_ready) != std::string::npos)
+      return;
     const std::string last =
         reply ? fmt::format("/readyz: {} {}", reply->status, reply->body) : reply.error().what;
     if (!process_->running()) {

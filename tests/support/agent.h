@@ -37,6 +37,7 @@ struct AgentOptions {
   std::uint16_t debug_port = kDebugPort;
   std::string admin_socket;  // empty: the node's
   std::chrono::milliseconds start_limit{90000};
+  std::string not_ready;  // if set: started means that /readyz gives this reason and no 200
 };
 
 // Functions throw SetupFailed when the agent does not do what every test takes for granted; tests

@@ -47,6 +47,7 @@ MESH_STATIC_ASSERT(sizeof(struct mesh_tuple) == 36, "mesh_tuple");
 MESH_STATIC_ASSERT(sizeof(struct mesh_ns_addr) == 32, "mesh_ns_addr");
 
 /* Ports of the agent inside every enrolled network namespace. */
-#define MESH_PORT_OUTBOUND 15001
+#define MESH_PORT_OUTBOUND 15001 /* loopback: captured clients */
+#define MESH_PORT_MESH 15008	 /* every address: mesh legs of other agents */
 
 #endif

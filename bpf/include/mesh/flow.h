@@ -17,6 +17,7 @@
 #define MESH_SOCK_COUNTED (1u << 8) /* in mesh_l4.opened */
 #define MESH_SOCK_HTTP (1u << 7)    /* the service speaks HTTP/1: sniff */
 #define MESH_SOCK_LEG (1u << 9)	    /* with AGENT: a leg of the relay to an application */
+#define MESH_SOCK_REMOTE (1u << 10) /* twoleg: the endpoint is on another node */
 
 /*
  * mesh_socks (socket storage): made by the connect hooks and at PASSIVE_ESTABLISHED; for its own
@@ -54,6 +55,8 @@ struct mesh_admit {
 	__u32 path;   /* enum mesh_path */
 };
 
+#define MESH_TARGET_REMOTE (1u << 0) /* on another node: a mesh leg, never a plain one */
+
 /* mesh_relay_in: (netns, source address, source port) of a captured client -> where it wanted to
  * go. */
 struct mesh_relay_target {
@@ -64,7 +67,7 @@ struct mesh_relay_target {
 	struct mesh_addr addr;	      /* the endpoint */
 	__u16 port;		      /* host byte order */
 	__u16 client_port;	      /* host byte order */
-	__u32 pad;
+	__u32 flags;		      /* MESH_TARGET_* */
 };
 
 /*

@@ -41,19 +41,22 @@ struct mesh_netns {
 
 enum mesh_addr_kind {
 	MESH_ADDR_WORKLOAD = 1, /* a workload of this node */
-	MESH_ADDR_HOST = 2, /* an address of the node itself inside a mesh CIDR (a bridge, say) */
+	MESH_ADDR_HOST = 2,   /* an address of the node itself inside a mesh CIDR (a bridge, say) */
+	MESH_ADDR_REMOTE = 3, /* a workload of another node, by the catalog; netns is 0 */
 };
 
-/* mesh_addrs: address -> who has it on this node. */
+/* mesh_addrs: address -> who has it, as far as the agent knows. */
 struct mesh_addr_owner {
 	__u64 netns; /* SO_NETNS_COOKIE */
 	__u32 kind;  /* enum mesh_addr_kind */
-	__u32 label;
+	__u32 label; /* of the workload's identity */
 };
 
 enum mesh_cidr_kind {
-	MESH_CIDR_NODE = 1, /* --node-cidr */
-	MESH_CIDR_VIP = 2,  /* a range that service VIPs are taken from */
+	MESH_CIDR_NODE = 1,   /* --node-cidr */
+	MESH_CIDR_VIP = 2,    /* a range that service VIPs are taken from */
+	MESH_CIDR_REMOTE = 3, /* of another node of the catalog */
+	MESH_CIDR_MESH = 4,   /* --mesh-cidr: of some node, whether the catalog knows it or not */
 };
 
 /* mesh_cidrs: longest-prefix match over mesh_addr; an IPv4 prefix p is 96 + p. */
@@ -85,11 +88,14 @@ struct mesh_endpoint_key {
 	__u32 index;
 };
 
+#define MESH_ENDPOINT_REMOTE (1u << 0) /* on another node: always by the relay */
+
 struct mesh_endpoint {
 	struct mesh_addr addr4; /* v4-mapped, or zero */
 	struct mesh_addr addr6; /* or zero */
 	__u16 port;		/* host byte order */
-	__u16 pad[3];
+	__u16 flags;		/* MESH_ENDPOINT_* */
+	__u16 pad[2];
 };
 
 /* mesh_ports: (workload address, port) -> the service that listens there. */

@@ -105,10 +105,9 @@ struct mesh_latency {
 /* Everything that is counted without a series: X(id, label text). mesh_denied: per-CPU array. */
 #define MESH_DENIALS(X)                                                                            \
 	X(UNCLASSIFIED,                                                                            \
-	  "netns_unclassified") /* mesh destination from a namespace not yet classified */         \
-	X(NO_WORKLOAD,                                                                             \
-	  "no_workload")	    /* address of a mesh CIDR that no workload of this node has */ \
-	X(NO_SERVICE, "no_service") /* VIP that no service has */                                  \
+	  "netns_unclassified")	      /* mesh destination from a namespace not yet classified */   \
+	X(NO_WORKLOAD, "no_workload") /* address of a mesh CIDR that no known workload has */      \
+	X(NO_SERVICE, "no_service")   /* VIP that no service has */                                \
 	X(NO_ENDPOINT, "no_endpoint") /* service without an endpoint */                            \
 	X(FAMILY, "address_family")   /* no endpoint address of the socket's family */             \
 	X(AGENT_DEAD, "agent_dead")   /* path needs the agent and it is not alive */               \
@@ -121,7 +120,9 @@ struct mesh_latency {
 	X(PLAINTEXT_OUTSIDE, "plaintext_outside") /* SYN from outside to a strict workload */      \
 	X(NO_IDENTITY, "no_identity") /* relayed connection whose record or service is gone */     \
 	X(INBOUND_UNCLASSIFIED,                                                                    \
-	  "inbound_unclassified") /* SYN to a node address that its namespace was not given */
+	  "inbound_unclassified") /* SYN to a node address that its namespace was not given */     \
+	X(POLICY, "policy")			    /* the client's identity may not */  \
+	X(MESH_PORT, "mesh_port") /* port 15008 of a workload and not the agent behind it */
 
 enum mesh_denial {
 #define MESH_X(id, text) MESH_DENY_##id,

@@ -16,6 +16,7 @@ bool unset(const mesh_addr& a) { return equal(a, mesh_addr{}); }
 class DesiredTest : public testing::Test {
  protected:
   DesiredTest() {
+    node_.name = "here";
     node_.host_cookie = 1;
     node_.host_addresses = {addr("10.0.0.254")};
     node_.node_cidrs = {*Cidr::parse("10.0.0.0/24"), *Cidr::parse("fd00:1::/64")};
@@ -42,14 +43,21 @@ class DesiredTest : public testing::Test {
         {s.name + std::to_string(s.instances.size()), addr(address), port, {}, {}});
   }
 
+  void other_node(const std::string& name, std::vector<const char*> cidrs) {
+    auto& n = nodes_[name];
+    n.name = name;
+    for (const char* cidr : cidrs) n.cidrs.push_back(*Cidr::parse(cidr));
+  }
+
   Desired result() {
-    auto desired = compute(node_, catalog::Catalog(services_), labels_);
+    auto desired = compute(node_, catalog::Catalog(services_, nodes_), labels_);
     EXPECT_TRUE(desired) << desired.error().what;
     return std::move(*desired);
   }
 
   NodeState node_;
   catalog::Catalog::Services services_;
+  catalog::Catalog::Nodes nodes_;
   Labels labels_;
 };
 
@@ -144,6 +152,80 @@ TEST_F(DesiredTest, CarriesTheFlagsOfTheService) {
   node_.sockmap_available = false;
   EXPECT_EQ(result().services.at(*labels_.get("web")).flags,
             MESH_SVC_TWOLEG | MESH_SVC_PERMISSIVE | MESH_SVC_HTTP);
+}
+
+TEST_F(DesiredTest, RemoteInstancesAreEndpointsWithTheirOwnMark) {
+  workload(7, {"10.0.0.1"});
+  other_node("there", {"10.0.1.0/24", "fd00:2::/64"});
+  auto& web = service("web");
+  web.protocol = catalog::Protocol::Http;
+  instance(web, "10.0.0.1", 80);
+  instance(web, "10.0.1.5", 8080);
+  instance(web, "fd00:2::5", 8081);
+  instance(web, "10.0.9.9", 80);  // of no node
+  instance(service("admin"), "10.0.1.5", 81);
+  auto d = result();
+  const auto& endpoints = d.services.at(*labels_.get("web")).endpoints;
+  ASSERT_EQ(endpoints.size(), 3u);
+  EXPECT_EQ(endpoints[0].flags, 0u);
+  EXPECT_EQ(endpoints[1].flags, MESH_ENDPOINT_REMOTE);
+  EXPECT_TRUE(equal(endpoints[1].addr4, abi("10.0.1.5")));
+  EXPECT_TRUE(unset(endpoints[1].addr6));
+  EXPECT_EQ(endpoints[1].port, 8080);
+  EXPECT_EQ(endpoints[2].flags, MESH_ENDPOINT_REMOTE);
+  EXPECT_TRUE(unset(endpoints[2].addr4));
+  EXPECT_TRUE(equal(endpoints[2].addr6, abi("fd00:2::5")));
+
+  const auto& owner = d.addrs.at(abi("10.0.1.5"));
+  EXPECT_EQ(owner.netns, 0u);
+  EXPECT_EQ(owner.kind, static_cast<std::uint32_t>(MESH_ADDR_REMOTE));
+  EXPECT_EQ(owner.label, *labels_.get("admin"));  // the workload's identity, not the port's service
+  EXPECT_EQ(d.addrs.at(abi("fd00:2::5")).label, *labels_.get("web"));
+  EXPECT_EQ(d.addrs.count(abi("10.0.9.9")), 0u);
+  EXPECT_EQ(d.ports.at({abi("10.0.1.5"), 8080, 0}).service, *labels_.get("web"));
+  EXPECT_EQ(d.ports.at({abi("10.0.1.5"), 8080, 0}).flags,
+            static_cast<std::uint32_t>(MESH_SVC_HTTP));
+  EXPECT_EQ(d.ports.at({abi("10.0.1.5"), 81, 0}).service, *labels_.get("admin"));
+  EXPECT_EQ(d.cidrs.at(bpf::to_abi(*Cidr::parse("10.0.1.0/24"))),
+            static_cast<std::uint32_t>(MESH_CIDR_REMOTE));
+}
+
+TEST_F(DesiredTest, ThisNodeIsNotRemoteToItself) {
+  workload(7, {"10.0.0.1"});
+  other_node("here", {"10.0.0.0/23"});  // wider than --node-cidr
+  auto& web = service("web");
+  instance(web, "10.0.0.1", 80);
+  instance(web, "10.0.0.2", 80);
+  instance(web, "10.0.1.2", 80);
+  auto d = result();
+  ASSERT_EQ(d.services.at(*labels_.get("web")).endpoints.size(), 1u);
+  EXPECT_EQ(d.addrs.count(abi("10.0.1.2")), 0u);
+  // ... but nobody goes there in clear either.
+  EXPECT_EQ(d.cidrs.at(bpf::to_abi(*Cidr::parse("10.0.0.0/23"))),
+            static_cast<std::uint32_t>(MESH_CIDR_MESH));
+  EXPECT_EQ(d.cidrs.at(bpf::to_abi(*Cidr::parse("10.0.0.0/24"))),
+            static_cast<std::uint32_t>(MESH_CIDR_NODE));
+}
+
+TEST_F(DesiredTest, AWorkloadOfThisNodeGoesBeforeTheCatalog) {
+  workload(7, {"10.0.1.5"});
+  other_node("there", {"10.0.1.0/24"});
+  instance(service("web"), "10.0.1.5", 80);
+  auto d = result();
+  EXPECT_EQ(d.addrs.at(abi("10.0.1.5")).netns, 7u);
+  EXPECT_EQ(d.services.at(*labels_.get("web")).endpoints.at(0).flags, 0u);
+}
+
+TEST_F(DesiredTest, RangesOfTheMeshAreKnownWithoutACatalog) {
+  node_.mesh_cidrs = {*Cidr::parse("10.0.0.0/16")};
+  other_node("there", {"10.0.1.0/24", "10.1.1.0/24"});
+  other_node("here", {"10.0.0.0/24"});
+  const auto known = known_cidrs(node_);
+  EXPECT_EQ(known.at(bpf::to_abi(node_.mesh_cidrs[0])), static_cast<std::uint32_t>(MESH_CIDR_MESH));
+  EXPECT_EQ(known.at(bpf::to_abi(node_.node_cidrs[0])), static_cast<std::uint32_t>(MESH_CIDR_NODE));
+  const auto open = unguarded_cidrs(node_, catalog::Catalog(services_, nodes_));
+  ASSERT_EQ(open.size(), 1u);
+  EXPECT_EQ(open[0].to_string(), "10.1.1.0/24");
 }
 
 TEST_F(DesiredTest, AWorkloadsAddressIsNotTheNodes) {

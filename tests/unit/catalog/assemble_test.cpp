@@ -32,7 +32,7 @@ std::shared_ptr<const Catalog> catalog_of(std::string_view text) {
   auto services = group_services(std::move(definitions), errors);
   EXPECT_TRUE(errors.empty());
   auto vips = VipAllocator::with_default_prefix();
-  return make_catalog(std::move(services), vips);
+  return make_catalog(std::move(services), {}, vips);
 }
 
 std::string one(std::string_view keys) { return fmt::format("{{\"service\": {{{}}}}}", keys); }

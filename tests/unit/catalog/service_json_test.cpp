@@ -253,9 +253,12 @@ TEST(ServiceJson, RefusesBadValuesWithTheirPlace) {
 
 TEST(ServiceJson, RefusesBadShapes) {
   const std::vector<Bad> table = {
-      {"[]", {"f.json:1:1: expected an object with 'service' or 'services', got an array"}},
-      {"{}", {"f.json:1:1: expected 'service' or 'services'"}},
-      {"\n {\"svc\": {}}", {"f.json:2:3: svc: unknown key: expected 'service' or 'services'"}},
+      {"[]",
+       {"f.json:1:1: expected an object with 'service', 'services', 'node' or 'nodes', got an "
+        "array"}},
+      {"{}", {"f.json:1:1: expected 'service', 'services', 'node' or 'nodes'"}},
+      {"\n {\"svc\": {}}",
+       {"f.json:2:3: svc: unknown key: expected 'service', 'services', 'node' or 'nodes'"}},
       {"{\"service\": []}",
        {"f.json:1:13: service: expected a service definition (an object), got an array"}},
       {"{\"services\": {}}",

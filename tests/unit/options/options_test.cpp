@@ -44,6 +44,19 @@ TEST(Options, TakesSeveralCidrsRepeatedOrWithCommas) {
   }
 }
 
+TEST(Options, MeshCidrsLeaveOutWhatIsThisNodes) {
+  auto o = parse({"--node-cidr", "10.0.1.0/24,fd00:1::/64", "--mesh-cidr",
+                  "10.0.1.0/24,10.0.1.128/25,10.0.2.0/24", "--mesh-cidr", "fd00::/16"});
+  ASSERT_TRUE(o);
+  ASSERT_EQ(o->mesh_cidrs.size(), 2u);
+  EXPECT_EQ(o->mesh_cidrs[0].to_string(), "10.0.2.0/24");
+  EXPECT_EQ(o->mesh_cidrs[1].to_string(), "fd00::/16");  // wider: this node's part stays its own
+  Env cidr("MESH_AGENT_MESH_CIDR", "10.0.0.0/16");
+  o = parse({"guard", "--node-cidr", "10.0.1.0/24"});
+  ASSERT_TRUE(o);
+  ASSERT_EQ(o->mesh_cidrs.size(), 1u);
+}
+
 struct Wrong {
   std::vector<const char*> args;
   const char* says;
@@ -60,6 +73,9 @@ TEST(Options, SaysWhatIsWrongInOneSentence) {
       {{"--node-cidr", "fd00::/48", "--node-cidr", "fd00::/64"}, "overlap"},
       {{"--node-cidr", "240.1.0.0/16"}, "VIPs"},
       {{"--node-cidr", "0.0.0.0/0"}, "VIPs"},
+      {{"--node-cidr", "10.0.0.0/24", "--mesh-cidr", "10.0.0.9/24"}, "--mesh-cidr"},
+      {{"--node-cidr", "10.0.0.0/24", "--mesh-cidr", "0.0.0.0/0"}, "VIPs"},
+      {{"--node-cidr", "10.0.0.0/24", "--mesh-cidr", "fd00::/8"}, "VIPs"},
       {{"--node-cidr", "10.0.0.0/24", "--metrics-listen", "15020"}, "--metrics-listen"},
       {{"--node-cidr", "10.0.0.0/24", "--metrics-listen", "localhost:80"}, "ADDRESS:PORT"},
       {{"--node-cidr", "10.0.0.0/24", "--metrics-listen", "127.0.0.1:65536"}, "ADDRESS:PORT"},

@@ -97,7 +97,7 @@ listen host 192.0.2.1 8082
 listen host 2001:db8::1 8083
 
 refused=0
-for target in "10.88.0.3 8080" "fd88::3 8081" "240.0.0.1 80" "255.0.0.1 80" "10.88.0.99 80"; do
+for target in "10.88.0.3 8080" "fd88::3 8081" "240.0.0.1 80" "255.0.0.1 80" "10.88.0.99 80" "10.88.1.5 80"; do
   read -r address port <<<"$target"
   expect "a pod is refused $address" ECONNREFUSED "$(attempt a "$address" "$port")"
   refused=$((refused + 1))
@@ -111,7 +111,8 @@ cat >"$work/services/web.json" <<'JSON'
 {"services": [{"name": "web", "address": "10.88.0.3", "port": 8080},
               {"name": "caller", "address": "10.88.0.2", "port": 1}]}
 JSON
-"$agent" --node-cidr 10.88.0.0/24,fd88::/64 --config-dir "$work/services" >"$work/agent.log" 2>&1 &
+"$agent" --node-cidr 10.88.0.0/24,fd88::/64 --mesh-cidr 10.88.0.0/16 --config-dir "$work/services" \
+  >"$work/agent.log" 2>&1 &
 agent_pid=$!
 for ((tries = 0; tries < 300; tries++)); do
   if curl -sf http://127.0.0.1:15020/readyz >/dev/null; then break; fi
