@@ -8,6 +8,8 @@
 #include "agent/base/unique_fd.h"
 #include "ktls/handshake.h"
 #include "ktls/ossl_ptr.h"
+#include "ktls/svid.h"
+#include "ktls/verify.h"
 
 namespace mesh::ktls {
 

@@ -41,7 +41,7 @@ ControlReader::Outcome ControlReader::feed(ContentType type, std::span<const std
 
 ControlReader::Outcome ControlReader::alert(std::span<const std::byte> bytes) {
   if (state_.header_have != 0 || state_.body_left != 0) return failed(EPROTO);
-  for (const std::byte byte : bytes) {
+  for (const std::byte& byte : bytes) {
     const auto value = std::to_integer<std::uint8_t>(byte);
     if (state_.alert_level == 0) {
       if (value != 1 && value != 2) return failed(EPROTO);
@@ -50,6 +50,12 @@ ControlReader::Outcome ControlReader::alert(std::span<const std::byte> bytes) {
     }
     state_.alert_level = 0;
     if (value == kCloseNotify) return {Verdict::CloseNotify, 0};
+    if (value == kEndStream && state_.end_stream_allowed) {
+      // It stands alone in its record: what would follow belongs to another connection.
+      if (&byte != &bytes.back()) return failed(EPROTO);
+      state_.idle_records = 0;
+      return {Verdict::EndStream, 0};
+    }
     // A close_notify follows it; the level means nothing in TLS 1.3 (RFC 8446 6).
     if (value != kUserCanceled) return failed(ECONNRESET);
     if (++state_.idle_records > kMaxIdleRecords) return failed(EPROTO);
@@ -78,9 +84,11 @@ ControlReader::Outcome ControlReader::handshake(std::span<const std::byte> bytes
     bytes = bytes.subspan(1);
     if (state_.header_have == state_.header.size()) {
       state_.header_have = 0;
-      state_.body_left = (std::uint32_t{state_.header[1]} << 16) |
-                         (std::uint32_t{state_.header[2]} << 8) | state_.header[3];
-      if (state_.body_left > kMaxSkipped) return failed(EPROTO);
+      const std::uint32_t body = (std::uint32_t{state_.header[1]} << 16) |
+                                 (std::uint32_t{state_.header[2]} << 8) | state_.header[3];
+      // Not kept: a failed stream can be handed to a successor as well.
+      if (body > kMaxSkipped) return failed(EPROTO);
+      state_.body_left = body;
     }
   }
   return {};

@@ -14,7 +14,7 @@ namespace mesh::ktls {
 
 class ControlReader {
  public:
-  enum class Verdict : std::uint8_t { Continue, CloseNotify, Failed };
+  enum class Verdict : std::uint8_t { Continue, EndStream, CloseNotify, Failed };
   struct Outcome {
     Verdict verdict = Verdict::Continue;
     int errnum = 0;  // for Failed
@@ -22,6 +22,7 @@ class ControlReader {
 
   struct State {  // all there is, for a successor
     bool client = false;
+    bool end_stream_allowed = false;
     std::uint8_t alert_level = 0;  // 0: not within an alert
     std::uint8_t header_have = 0;
     std::array<std::uint8_t, 4> header{};
@@ -39,6 +40,10 @@ class ControlReader {
   // complete, or when records keep coming that carry nothing.
   Outcome data(std::size_t length);
   [[nodiscard]] const State& state() const { return state_; }
+  void allow_end_stream() { state_.end_stream_allowed = true; }
+
+  // Our own alert (RFC 8446 6: unknown ones are fatal, so it is only sent to who knows it).
+  static constexpr std::uint8_t kEndStream = 0xe5;
 
   // Post-handshake messages that are taken from a peer in one connection, in bytes, and records in
   // a row that carry no data. Tickets are some hundred bytes each.

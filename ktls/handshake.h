@@ -16,10 +16,10 @@
 
 #include "agent/base/result.h"
 #include "ktls/cipher.h"
+#include "ktls/fwd.h"
+#include "ktls/peer.h"
 #include "ktls/psk_store.h"
 #include "ktls/stream.h"
-#include "ktls/svid.h"
-#include "ktls/verify.h"
 
 namespace mesh::ktls {
 

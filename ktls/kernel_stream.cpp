@@ -157,6 +157,8 @@ std::optional<Io> KernelStream::on_control(ContentType type, std::span<const std
   switch (outcome.verdict) {
     case ControlReader::Verdict::Continue:
       return std::nullopt;
+    case ControlReader::Verdict::EndStream:
+      return Io{Io::Kind::Eof, 0, 0};
     case ControlReader::Verdict::CloseNotify:
       state_.eof = true;
       return Io{Io::Kind::Eof, 0, 0};
@@ -186,6 +188,10 @@ Io KernelStream::read(int fd, std::span<std::byte> into) {
         continue;
       }
       count_read(fd, length);
+      // The parser takes up the next record as soon as this one is done and calls sk_data_ready
+      // when that is complete, of whatever type it is: inside this recvmsg or later, never before
+      // it.
+      drained_ = length < into.size();
       return bytes_of(length);
     }
     if (const auto end = on_control(*record.type, into.first(length))) return *end;
@@ -260,7 +266,19 @@ Io KernelStream::close_notify(int fd) {
   if (state_.tx_failed != 0) return failed_with(state_.tx_failed);
   if (state_.close_queued) return bytes_of(0);
   make_room(fd);
-  std::array<unsigned char, 2> alert{1, 0};
+  const Io sent = send_alert(fd, 0);
+  if (sent.kind == Io::Kind::Bytes) state_.close_queued = true;
+  return sent;
+}
+
+Io KernelStream::end_stream(int fd) {
+  if (state_.tx_failed != 0) return failed_with(state_.tx_failed);
+  if (state_.close_queued) return failed_with(EPIPE);
+  return send_alert(fd, ControlReader::kEndStream);
+}
+
+Io KernelStream::send_alert(int fd, std::uint8_t description) {
+  std::array<unsigned char, 2> alert{1, description};
   iovec vector{alert.data(), alert.size()};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(std::uint8_t))> control{};
   msghdr message{};
@@ -282,7 +300,6 @@ Io KernelStream::close_notify(int fd) {
     state_.tx_failed = errno;
     return failed_with(errno);
   }
-  state_.close_queued = true;
   ++state_.tx.records;
   return bytes_of(static_cast<std::size_t>(sent));
 }

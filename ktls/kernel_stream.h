@@ -34,10 +34,14 @@ class KernelStream final : public Stream {
   Io write(int fd, std::span<const std::byte> from) override;
   [[nodiscard]] bool can_splice() const override { return true; }
   Io splice_in(int fd, int pipe_write_end, std::size_t max) override;
+  [[nodiscard]] bool drained() const override { return drained_; }
   [[nodiscard]] bool buffered() const override { return false; }
   [[nodiscard]] bool unsent() const override { return false; }
   Io flush(int fd) override;
   Io close_notify(int fd) override;
+  void allow_end_stream() override { control_.allow_end_stream(); }
+  Io end_stream(int fd) override;
+  [[nodiscard]] bool peer_closed() const override { return state_.eof; }
   [[nodiscard]] Info info(int fd) const override;
   [[nodiscard]] bool exhausted() const override { return exhausted_; }
   [[nodiscard]] StreamState export_state() const override;
@@ -50,11 +54,13 @@ class KernelStream final : public Stream {
   void count_read(int fd, std::size_t bytes);
   void count_write(int fd, std::size_t bytes);
   void check_limit(int fd);
+  Io send_alert(int fd, std::uint8_t description);
 
   StreamState state_;
   ControlReader control_;
   KeyLimit limit_;
   bool exhausted_ = false;
+  bool drained_ = false;
 };
 
 }  // namespace mesh::ktls

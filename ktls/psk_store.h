@@ -18,7 +18,7 @@
 
 #include "ktls/cipher.h"
 #include "ktls/key_schedule.h"
-#include "ktls/verify.h"
+#include "ktls/peer.h"
 
 namespace mesh::ktls {
 

@@ -23,8 +23,8 @@ class Stream {
   // without one is Failed with ECONNABORTED (truncation, RFC 8446 6.1), a bad record EBADMSG, a
   // control record that must not come EPROTO, an alert ECONNRESET. A Blocked read has consumed
   // everything the socket had; a Blocked write took nothing. Bytes may be less than asked, which
-  // for read() does not mean that the socket is empty: a control record may be next, for which no
-  // further edge comes. Read until Blocked. Eof and Failed are final.
+  // for read() does not mean that the socket is empty: a control record may be next. Read until
+  // Blocked or drained(). Eof and Failed are final.
   virtual Io read(int fd, std::span<std::byte> into) = 0;
   virtual Io write(int fd, std::span<const std::byte> from) = 0;
 
@@ -33,6 +33,10 @@ class Stream {
   [[nodiscard]] virtual bool can_splice() const = 0;
   virtual Io splice_in(int fd, int pipe_write_end, std::size_t max) = 0;
 
+  // After a read() that gave bytes: it took all that the socket had, or what came behind it has
+  // raised an edge of its own since the read began (EPOLLET). A FIN that was queued before is the
+  // exception: whoever has seen EPOLLRDHUP reads on.
+  [[nodiscard]] virtual bool drained() const = 0;
   // Whether bytes wait in user space that the socket no longer has: no edge will come for them.
   [[nodiscard]] virtual bool buffered() const = 0;
   // Whether accepted bytes wait for the socket to become writable (user-space records cut in the
@@ -44,6 +48,15 @@ class Stream {
   // bytes, or how many): nothing is held above TCP any more, so that a shutdown(SHUT_WR), which the
   // caller does after it, cuts nothing off.
   virtual Io close_notify(int fd) = 0;
+
+  // For legs that carry several connections one after the other (both sides must have agreed on
+  // it): a private alert ends the bytes of one of them. read() then gives Eof once, and after that
+  // the bytes of the next. end_stream: Blocked: not queued, call again when writable; Bytes:
+  // queued, and out once unsent() is false.
+  virtual void allow_end_stream() = 0;
+  virtual Io end_stream(int fd) = 0;
+  // close_notify has come: nothing more will.
+  [[nodiscard]] virtual bool peer_closed() const = 0;
 
   struct Info {
     std::string_view cipher;  // "TLS_AES_128_GCM_SHA256"

@@ -107,6 +107,7 @@ std::vector<std::uint8_t> serialize(const StreamState& state) {
   out.direction(state.rx);
   out.number(state.limit_records);
   out.number(static_cast<std::uint8_t>(state.control.client));
+  out.number(static_cast<std::uint8_t>(state.control.end_stream_allowed));
   out.number(state.control.alert_level);
   out.number(state.control.header_have);
   out.bytes(state.control.header.data(), state.control.header.size());
@@ -114,6 +115,7 @@ std::vector<std::uint8_t> serialize(const StreamState& state) {
   out.number(state.control.skipped);
   out.number(state.control.idle_records);
   out.number(static_cast<std::uint8_t>(state.eof));
+  out.number(static_cast<std::uint8_t>(state.stream_ended));
   out.number(static_cast<std::uint8_t>(state.close_queued));
   out.number(static_cast<std::uint32_t>(state.rx_failed));
   out.number(static_cast<std::uint32_t>(state.tx_failed));
@@ -140,6 +142,7 @@ Result<StreamState> parse_stream_state(std::span<const std::uint8_t> bytes) {
   in.direction(state.rx);
   in.number(state.limit_records);
   in.flag(state.control.client);
+  in.flag(state.control.end_stream_allowed);
   in.number(state.control.alert_level);
   in.number(state.control.header_have);
   const auto header = in.bytes(state.control.header.size());
@@ -148,6 +151,7 @@ Result<StreamState> parse_stream_state(std::span<const std::uint8_t> bytes) {
   in.number(state.control.skipped);
   in.number(state.control.idle_records);
   in.flag(state.eof);
+  in.flag(state.stream_ended);
   in.flag(state.close_queued);
   in.number(state.rx_failed);
   in.number(state.tx_failed);

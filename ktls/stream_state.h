@@ -29,6 +29,7 @@ struct StreamState {
   std::uint64_t limit_records = 0;  // see KeyLimit
   ControlReader::State control;
   bool eof = false;            // close_notify has come
+  bool stream_ended = false;   // end_stream has come and read() has not said so yet
   bool close_queued = false;   // ours is sealed or sent
   std::int32_t rx_failed = 0;  // errno that ended this direction
   std::int32_t tx_failed = 0;

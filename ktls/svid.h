@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "ktls/fwd.h"
 #include "ktls/ossl_ptr.h"
 #include "ktls/spiffe_id.h"
 
@@ -27,9 +28,6 @@ struct TrustBundle {
   std::string trust_domain;
   std::vector<X509Ptr> roots;  // during a rotation more than one
 };
-
-using SvidPtr = std::shared_ptr<const Svid>;
-using TrustBundlePtr = std::shared_ptr<const TrustBundle>;
 
 // PEM, leaf first, then intermediates; checks that key and leaf belong together and that the leaf
 // has exactly one URI SAN, which becomes `id`. Does not verify the chain.

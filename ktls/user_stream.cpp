@@ -71,11 +71,16 @@ std::size_t UserStream::deliver_plain(std::span<std::byte> into) {
 
 Io UserStream::read(int fd, std::span<std::byte> into) {
   if (into.empty()) return bytes_of(0);
+  drained_ = false;
   if (!plain_in_.empty()) return bytes_of(deliver_plain(into));
   while (true) {
     if (state_.rx_failed != 0) return rx_failed(state_.rx_failed);
     if (state_.eof) {
       end_told_ = true;
+      return {Io::Kind::Eof, 0, 0};
+    }
+    if (state_.stream_ended) {
+      state_.stream_ended = false;
       return {Io::Kind::Eof, 0, 0};
     }
     std::copy(cipher_in_.begin(), cipher_in_.end(), receive_scratch.begin());
@@ -90,6 +95,7 @@ Io UserStream::read(int fd, std::span<std::byte> into) {
         if (errno == EAGAIN) return {Io::Kind::Blocked, 0, 0};
         return rx_failed(errno);
       }
+      drained_ = static_cast<std::size_t>(got) < receive_scratch.size() - have;
       have += static_cast<std::size_t>(got);
     }
     const std::size_t count = open_records(std::span(receive_scratch).first(have), into);
@@ -100,7 +106,8 @@ Io UserStream::read(int fd, std::span<std::byte> into) {
 std::size_t UserStream::open_records(std::span<std::byte> in, std::span<std::byte> into) {
   std::size_t used = 0;
   bool open = true;
-  while (open && used < into.size() && plain_in_.empty() && has_record(in)) {
+  while (open && !state_.stream_ended && used < into.size() && plain_in_.empty() &&
+         has_record(in)) {
     const auto length = sealed_length(in.first(kHeaderBytes));
     if (!length) {
       state_.rx_failed = EBADMSG;
@@ -150,8 +157,9 @@ bool UserStream::open_record(std::span<std::byte> record, std::span<std::byte> i
   }
   const auto outcome = control_.feed(opened->type, content);
   if (outcome.verdict == ControlReader::Verdict::CloseNotify) state_.eof = true;
+  if (outcome.verdict == ControlReader::Verdict::EndStream) state_.stream_ended = true;
   if (outcome.verdict == ControlReader::Verdict::Failed) state_.rx_failed = outcome.errnum;
-  return outcome.verdict == ControlReader::Verdict::Continue;
+  return outcome.verdict == ControlReader::Verdict::Continue || state_.stream_ended;
 }
 
 Io UserStream::send_or_keep(int fd, std::span<const std::byte> sealed) {
@@ -197,7 +205,8 @@ Io UserStream::splice_in(int, int, std::size_t) { return failed_with(EOPNOTSUPP)
 
 bool UserStream::buffered() const {
   const bool ended = state_.eof || state_.rx_failed != 0;
-  return !plain_in_.empty() || has_record(cipher_in_) || (ended && !end_told_);
+  return !plain_in_.empty() || has_record(cipher_in_) || state_.stream_ended ||
+         (ended && !end_told_);
 }
 
 Io UserStream::flush(int fd) {
@@ -216,6 +225,19 @@ Io UserStream::close_notify(int fd) {
     state_.close_queued = true;
   }
   return flush(fd);
+}
+
+Io UserStream::end_stream(int fd) {
+  if (state_.tx_failed != 0) return failed_with(state_.tx_failed);
+  if (state_.close_queued) return failed_with(EPIPE);
+  const std::array<std::byte, 2> alert{std::byte{1}, std::byte{ControlReader::kEndStream}};
+  std::array<std::byte, alert.size() + kSealOverhead> record;
+  const auto length = tx_.seal(ContentType::Alert, alert, record);
+  if (!length) return tx_failed(EIO);
+  cipher_out_.insert(cipher_out_.end(), record.begin(),
+                     record.begin() + static_cast<std::ptrdiff_t>(*length));
+  const Io sent = flush(fd);
+  return sent.kind == Io::Kind::Failed ? sent : bytes_of(0);
 }
 
 void UserStream::send_fatal_alert(int fd, std::uint8_t description) {

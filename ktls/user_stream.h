@@ -21,10 +21,14 @@ class UserStream final : public Stream {
   Io write(int fd, std::span<const std::byte> from) override;
   [[nodiscard]] bool can_splice() const override { return false; }
   Io splice_in(int fd, int pipe_write_end, std::size_t max) override;
+  [[nodiscard]] bool drained() const override { return drained_; }
   [[nodiscard]] bool buffered() const override;
   [[nodiscard]] bool unsent() const override { return !cipher_out_.empty(); }
   Io flush(int fd) override;
   Io close_notify(int fd) override;
+  void allow_end_stream() override { control_.allow_end_stream(); }
+  Io end_stream(int fd) override;
+  [[nodiscard]] bool peer_closed() const override { return state_.eof; }
   [[nodiscard]] Info info(int fd) const override;
   [[nodiscard]] bool exhausted() const override;
   [[nodiscard]] StreamState export_state() const override;
@@ -61,6 +65,7 @@ class UserStream final : public Stream {
   std::vector<std::byte> plain_in_;
   std::size_t plain_at_ = 0;  // what of it is delivered
   std::vector<std::byte> cipher_out_;
+  bool drained_ = false;   // the last read() received, and less than it had room for
   bool end_told_ = false;  // read() has returned Eof or Failed
 };
 

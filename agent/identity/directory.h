@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "agent/base/result.h"
-#include "ktls/svid.h"
+#include "ktls/fwd.h"
 
 namespace mesh::identity {
 

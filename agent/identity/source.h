@@ -12,7 +12,7 @@
 
 #include "agent/base/result.h"
 #include "agent/identity/directory.h"
-#include "ktls/svid.h"
+#include "ktls/fwd.h"
 
 namespace mesh::identity {
 

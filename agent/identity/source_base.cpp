@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/identity/source_base.h"
+#include "ktls/svid.h"
 
 #include <algorithm>
 #include <boost/asio/post.hpp>

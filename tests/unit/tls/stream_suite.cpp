@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <random>
@@ -127,6 +129,62 @@ TEST_P(StreamSuite, FinWithoutCloseNotifyIsTruncation) {
   EXPECT_EQ(end.errnum, ECONNABORTED);
   // The other direction goes on.
   EXPECT_EQ(hello(server(), server_fd(), client(), client_fd(), "still"), "still");
+}
+
+// As the relay reads: in an edge-triggered set, and no further than to a drained read.
+std::string read_by_edges(Stream& stream, int fd, std::size_t room) {
+  UniqueFd set(::epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLET;
+  EXPECT_EQ(::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event), 0);
+  std::string got;
+  std::vector<std::byte> buffer(room);
+  for (;;) {
+    if (::epoll_wait(set.get(), &event, 1, 10'000) != 1) {
+      ADD_FAILURE() << "no edge after " << got.size() << " bytes";
+      return got;
+    }
+    for (;;) {
+      const Io io = stream.read(fd, buffer);
+      if (io.kind == Io::Kind::Blocked) break;
+      if (io.kind != Io::Kind::Bytes) {
+        EXPECT_EQ(io.kind, Io::Kind::Eof) << io.errnum;
+        return got;
+      }
+      got.append(reinterpret_cast<const char*>(buffer.data()), io.bytes);
+      if (stream.drained() && !stream.buffered()) break;
+    }
+  }
+}
+
+TEST_P(StreamSuite, BehindADrainedReadComesAnEdge) {
+  for (const std::size_t room : {1u, 7u, 100u, 16'384u, 65'536u}) {
+    SCOPED_TRACE(room);
+    ASSERT_NO_FATAL_FAILURE(open());
+    // Everything is there before the first read: small records, a large one, and the control record
+    // at the end, without a FIN.
+    std::string text;
+    for (const std::size_t length : {3u, 50u, 5000u, 1u}) {
+      text += pattern(length, static_cast<unsigned>(length));
+      ASSERT_TRUE(write_all(client(), client_fd(), pattern(length, static_cast<unsigned>(length))));
+    }
+    ASSERT_EQ(client().close_notify(client_fd()).kind, Io::Kind::Bytes);
+    EXPECT_TRUE(read_by_edges(server(), server_fd(), room) == text);
+  }
+}
+
+TEST_P(StreamSuite, ADrainedReadNeverMissesWhatComesMeanwhile) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  const std::string text = pattern(200'000, 5);
+  std::thread writer([&] {
+    for (std::size_t at = 0, step = 1; at < text.size(); at += step, step = step * 5 % 997 + 1) {
+      step = std::min(step, text.size() - at);
+      EXPECT_TRUE(write_all(client(), client_fd(), text.substr(at, step)));
+    }
+    EXPECT_EQ(client().close_notify(client_fd()).kind, Io::Kind::Bytes);
+  });
+  EXPECT_TRUE(read_by_edges(server(), server_fd(), 16'384) == text);
+  writer.join();
 }
 
 TEST_P(StreamSuite, ResetIsAnError) {
