@@ -3,13 +3,18 @@
 
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <cstdlib>
+#include <cstring>
 #include <system_error>
 #include <thread>
+
+#include "agent/base/log.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -34,6 +39,30 @@ Status in_netns(int netns_fd, const std::function<Status()>& body) {
     return fail_errno(e.code().value(), "start a thread for a network namespace");
   }
   return status;
+}
+
+Result<std::vector<UniqueFd>> tcp_sockets_in_netns(int netns_fd, int family, std::size_t count) {
+  thread_local const auto own = open_own_netns();
+  if (!own) return tl::unexpected(own.error());
+  if (::setns(netns_fd, CLONE_NEWNET) != 0)
+    return fail_errno(errno, "setns to the workload's network namespace");
+  std::vector<UniqueFd> fds;
+  int socket_error = 0;
+  while (fds.size() < count && socket_error == 0) {
+    UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+    if (fd)
+      fds.push_back(std::move(fd));
+    else
+      socket_error = errno;
+  }
+  // It must not go on in a foreign namespace: every later socket of the thread would be made there.
+  if (::setns(own->get(), CLONE_NEWNET) != 0) {
+    log::error("a thread cannot return to its own network namespace: {}", std::strerror(errno));
+    std::abort();
+  }
+  if (fds.empty())
+    return fail_errno(socket_error, "make a socket in the workload's network namespace");
+  return fds;
 }
 
 Result<UniqueFd> netns_of_socket(int socket_fd) {

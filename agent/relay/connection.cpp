@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dialing, copying and ending of one connection.
+// Copying and ending of one connection; connection_setup.cpp is how it gets there.
 #include "agent/relay/connection.h"
 
 #include <netinet/in.h>
@@ -20,23 +20,6 @@ constexpr std::uint32_t kQuantum = 1024 * 1024;
 // How many of these are forwarded at most out of a leg that has failed.
 constexpr int kLastQuanta = 8;
 
-DialReason reason_of(int errnum) {
-  switch (errnum) {
-    case ECONNREFUSED:
-      return DialReason::Refused;
-    case ETIMEDOUT:
-      return DialReason::Timeout;
-    case EMFILE:
-    case ENFILE:
-    case ENOBUFS:
-    case ENOMEM:
-    case EADDRNOTAVAIL:
-      return DialReason::Resources;
-    default:
-      return DialReason::Unreachable;
-  }
-}
-
 }  // namespace
 
 Connection::Connection(Worker& worker, const PoolOptions& options, NewConnection made)
@@ -54,44 +37,6 @@ Connection::~Connection() = default;
 void Connection::start() {
   worker_.counters().accepted.add();
   (void)serve();
-}
-
-Detached Connection::serve() {
-  ++coroutines_;
-  // Watched from the start, so that a client that goes away ends the dial; read only when
-  // connected.
-  made_.accepted.client_fd = made_.client.get();
-  if (!client_leg_.open(std::move(made_.client), false)) {
-    dial_failed(DialReason::Resources);
-  } else if (auto dialed = made_.dialer->dial(made_.accepted); !dialed) {
-    dial_failed(dialed.error().reason);
-  } else {
-    if (!open_server(std::move(*dialed))) {
-      dial_failed(DialReason::Resources);
-    } else {
-      // Inside one host the connect has ended already: the next turn of the loop says so together
-      // with what the client has sent. If it failed, the event has ended the connection.
-      worker_.arm(*this, Worker::Clock::now() + options_.connect_timeout);
-      co_await server_leg_.until_writable();
-      worker_.disarm(*this);
-    }
-    if (end_ == End::None) {
-      connected_ = true;
-      (void)pump(to_server_);
-      if (end_ == End::None) (void)pump(to_client_);
-    }
-  }
-  coroutine_done();
-}
-
-Status Connection::open_server(Dialed dialed) {
-  const int fd = dialed.socket.get();
-  // The listener's children have the same options by inheritance.
-  if (!dialed.has_options) MESH_TRY(set_leg_options(fd, options_), "server leg");
-  server_ = dialed.server;
-  server_netns_ = dialed.netns_cookie;
-  info_ = std::move(dialed.info);
-  return server_leg_.open(std::move(dialed.socket), true);
 }
 
 Detached Connection::pump(Flow& flow) {
@@ -112,14 +57,18 @@ Detached Connection::pump(Flow& flow) {
         flow.quantum = 0;
         co_await worker_.yield();
         break;
-      case Step::Eof:
-        flow.ended = true;
-        // The end of both directions closes the sockets, which sends the FIN as well.
-        if (to_server_.ended && to_client_.ended)
-          end(End::Completed);
-        else
-          flow.out.shutdown_write();
+      case Step::Eof: {
+        if (flow.out.stream() == nullptr) {
+          flow.ended = true;
+          // The end of both directions closes the sockets, which sends the FIN as well.
+          if (!to_server_.ended || !to_client_.ended) flow.out.shutdown_write();
+        } else {
+          const bool carried = co_await end_flow(flow);
+          if (!carried) break;
+        }
+        if (to_server_.ended && to_client_.ended) complete();
         break;
+      }
       case Step::Failed:
         end(End::Reset);
         break;
@@ -129,24 +78,54 @@ Detached Connection::pump(Flow& flow) {
   coroutine_done();
 }
 
+// Carries the end of a direction over to a TLS leg, which says it before its FIN or without one.
+Task<bool> Connection::end_flow(Flow& flow) {
+  const auto ending = reusable(flow.out) ? Leg::Ending::Reusable : Leg::Ending::Close;
+  for (;;) {
+    const Io io = flow.out.end_write(ending);
+    if (io.kind == Io::Kind::Bytes) break;
+    if (io.kind == Io::Kind::Failed) {
+      end(End::Reset);
+      co_return false;
+    }
+    co_await flow.out.until_writable();
+    if (end_ != End::None) co_return false;
+  }
+  while (flow.out.unsent()) {
+    const Io io = flow.out.flush();
+    if (io.kind == Io::Kind::Failed) {
+      end(End::Reset);
+      co_return false;
+    }
+    if (io.kind == Io::Kind::Blocked) co_await flow.out.until_writable();
+    if (end_ != End::None) co_return false;
+  }
+  flow.ended = true;
+  co_return true;
+}
+
 Connection::Step Connection::advance(Flow& flow) {
   if (flow.pending()) return flush(flow);
   if (flow.quantum >= kQuantum) return Step::Yield;
   if (!flow.in.readable()) return Step::NeedReadable;
-  // splice stops at an urgent mark and never gets past it.
-  return flow.bulk && !flow.in.urgent() ? splice(flow) : copy(flow);
+  // splice stops at an urgent mark and never gets past it, and must not be used into TLS.
+  const bool spliced =
+      flow.bulk && !flow.in.urgent() && flow.in.can_splice_in() && flow.out.stream() == nullptr;
+  return spliced ? splice(flow) : copy(flow);
 }
 
 // Small messages: one recv into the worker's buffer, one send out of it. What the other side does
 // not take is kept aside, and nothing more is read until it is gone.
 Connection::Step Connection::copy(Flow& flow) {
-  const auto scratch = worker_.scratch();
+  // A large send is cheaper for kTLS than four small ones.
+  const auto scratch =
+      flow.bulk && flow.out.stream() != nullptr ? worker_.bulk_scratch() : worker_.scratch();
   const Io got = flow.in.read(scratch);
   if (got.kind == Io::Kind::Blocked) return Step::NeedReadable;
   if (got.kind == Io::Kind::Eof) return Step::Eof;
   if (got.kind == Io::Kind::Failed) return Step::Failed;
   if (got.bytes == 0) return Step::Again;
-  flow.bulk = got.bytes == scratch.size();
+  flow.bulk = got.bytes >= worker_.scratch().size();
   std::size_t done = 0;
   if (flow.out.writable()) {
     const Io put = flow.out.write(scratch.first(got.bytes));
@@ -174,6 +153,7 @@ Connection::Step Connection::splice(Flow& flow) {
     }
   }
   const Io got = flow.in.splice_in(flow.pipe.write_end.get(), flow.pipe.capacity);
+  if (got.kind == Io::Kind::Eof && flow.in.stream() != nullptr) return Step::Eof;
   if (got.kind == Io::Kind::Eof) {
     // Or an urgent mark in front of a FIN: splice says the same of both, recv knows.
     return_pipe(worker_.pipes(), flow);
@@ -199,11 +179,16 @@ Connection::Step Connection::flush(Flow& flow) {
     worker_.counters().splice_bytes.add(put.bytes);
     return moved(flow, put.bytes);
   }
+  if (flow.out.unsent()) {
+    const Io put = flow.out.flush();
+    if (put.kind == Io::Kind::Failed) return Step::Failed;
+    return put.kind == Io::Kind::Blocked ? Step::NeedWritable : Step::Again;
+  }
   const Io put =
       flow.out.write({flow.rest.get() + flow.rest_begin, flow.rest_end - flow.rest_begin});
   if (put.kind == Io::Kind::Failed) return Step::Failed;
   flow.rest_begin += static_cast<std::uint32_t>(put.bytes);
-  if (!flow.pending()) flow.rest.reset();
+  if (flow.rest_begin == flow.rest_end) flow.rest.reset();
   return moved(flow, put.bytes);
 }
 
@@ -211,6 +196,12 @@ Connection::Step Connection::moved(Flow& flow, std::size_t bytes) {
   flow.bytes += bytes;
   flow.counter.add(bytes);
   flow.quantum += static_cast<std::uint32_t>(bytes);
+  const ktls::Stream* tls = flow.out.stream() != nullptr ? flow.out.stream() : flow.in.stream();
+  if (tls != nullptr && tls->exhausted()) {
+    // RFC 8446 5.5: no byte more under this key. Kernels before 6.14 cannot take another one.
+    handshakes(secure_side_).key_limit.add();
+    return Step::Failed;
+  }
   return Step::Again;
 }
 
@@ -223,20 +214,12 @@ void Connection::return_pipe(PipePool& pool, Flow& flow) {
     pool.discard(std::move(pipe));
 }
 
-void Connection::abort() { end(End::Aborted); }
+void Connection::abort() { end(idle_ ? End::IdleClosed : End::Aborted); }
 
 void Connection::dial_failed(DialReason reason) {
   if (end_ != End::None) return;
   worker_.counters().dial_failed[static_cast<std::size_t>(reason)].add();
   end(End::DialFailed);
-}
-
-void Connection::connect_failed(int errnum) {
-  // A refused connect is ECONNREFUSED. These two mean that the server took it and then reset it.
-  if (errnum == ECONNRESET || errnum == EPIPE)
-    end(End::Reset);
-  else
-    dial_failed(reason_of(errnum));
 }
 
 // Decides once how the connection ends, closes the legs accordingly and lets every coroutine run
@@ -245,8 +228,8 @@ void Connection::end(End how) {
   if (end_ != End::None) return;
   end_ = how;
   Counters& counters = worker_.counters();
-  if (how == End::Completed) {
-    counters.completed.add();
+  if (how == End::Completed || how == End::IdleClosed) {
+    (how == End::Completed ? counters.completed : counters.idle_closed).add();
     client_leg_.close();
     server_leg_.close();
   } else {
@@ -263,8 +246,51 @@ void Connection::coroutine_done() {
   if (--coroutines_ == 0) worker_.bury(*this);
 }
 
+bool Connection::reusable(const Leg& leg) const {
+  return leg.stream() != nullptr && security_ && security_->reusable &&
+         !leg.stream()->peer_closed() && !worker_.draining();
+}
+
+// Both directions have ended cleanly. A mesh leg that both agents can use again lives on.
+void Connection::complete() {
+  if (reusable(server_leg_)) {
+    auto [socket, stream] = server_leg_.detach();
+    made_.dialer->recycle({std::move(socket), std::move(stream), security_, info_});
+  } else if (reusable(client_leg_)) {
+    go_idle();
+  }
+  end(End::Completed);
+}
+
+// The accepted mesh leg becomes a connection of its own, which waits for the next request. It takes
+// our places within the limits.
+void Connection::go_idle() {
+  NewConnection next;
+  auto [socket, stream] = client_leg_.detach();
+  next.client = std::move(socket);
+  next.stream = std::move(stream);
+  next.accepted = made_.accepted;
+  next.accepted.request.reset();
+  auto security = std::make_shared<LegSecurity>(*security_);
+  security->reused = true;
+  next.accepted.security = std::move(security);
+  next.dialer = made_.dialer;
+  next.total = std::move(made_.total);
+  next.netns = std::move(made_.netns);
+  worker_.add_load();
+  worker_.adopt(std::make_unique<Connection>(worker_, options_, std::move(next)));
+}
+
 void Connection::leg_failed(Leg& leg, int errnum) {
-  if (!connected_ && &leg == &server_leg_) return connect_failed(errnum);
+  if (idle_) return end(End::IdleClosed);
+  if (shaking_ == &leg)
+    return handshake_failed(&leg == &server_leg_ ? Side::Outbound : Side::Inbound,
+                            {ktls::HandshakeFailure::PeerClosed, std::nullopt, "connection reset"});
+  if (!connected_ && &leg == &server_leg_) {
+    server_error_ = errnum;
+    server_leg_.wake_all();
+    return;
+  }
   if (connected_) {
     // What arrived before the RST can still be read, and with plain TCP the other application would
     // have had it (an early answer to a request that was not read to its end, say).
@@ -282,7 +308,18 @@ void Connection::leg_failed(Leg& leg, int errnum) {
   end(End::Reset);
 }
 
-void Connection::on_deadline() { dial_failed(DialReason::Timeout); }
+void Connection::on_deadline() {
+  if (idle_) return end(End::IdleClosed);
+  if (connecting_) {
+    server_error_ = ETIMEDOUT;
+    server_leg_.wake_all();
+    return;
+  }
+  if (shaking_ != nullptr)
+    return handshake_failed(secure_side_,
+                            {ktls::HandshakeFailure::Timeout, std::nullopt, "no answer in time"});
+  dial_failed(deadline_reason_);
+}
 
 ConnectionRecord Connection::record() const {
   using State = ConnectionRecord::State;
@@ -294,7 +331,8 @@ ConnectionRecord Connection::record() const {
   row.client = made_.accepted.client;
   row.local = made_.accepted.local;
   row.server = server_;
-  row.state = !connected_        ? State::Connecting
+  row.state = idle_              ? State::Idle
+              : !connected_      ? State::Connecting
               : to_server_.ended ? State::ClientClosed
               : to_client_.ended ? State::ServerClosed
                                  : State::Open;
@@ -302,6 +340,12 @@ ConnectionRecord Connection::record() const {
   row.bytes_to_client = to_client_.bytes;
   row.age = std::chrono::duration_cast<std::chrono::milliseconds>(Worker::Clock::now() - since_);
   row.info = info_;
+  row.security = security_;
+  row.secure_side = secure_side_;
+  for (const Leg* leg : {&client_leg_, &server_leg_})
+    if (leg->is_open() && leg->stream() != nullptr) row.tls = leg->stream()->info(leg->fd());
+  if (server_leg_.is_open())
+    if (auto source = local_endpoint(server_leg_.fd())) row.server_source = *source;
   return row;
 }
 

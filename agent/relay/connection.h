@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// One relayed connection: dials the server leg, then copies in both directions until both have
-// ended or one leg fails. Lives on one worker's thread.
+// One relayed connection: secures an accepted mesh leg, dials the server leg (and secures that),
+// then copies in both directions until both have ended or one leg fails. Lives on one worker's
+// thread. A mesh leg that ended cleanly goes on: a dialed one back to its dialer, an accepted one
+// into a new Connection that waits for the next request.
 #pragma once
 
 #include <array>
@@ -8,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string_view>
 
 #include "agent/relay/coroutine.h"
@@ -20,7 +24,7 @@ namespace mesh::relay {
 
 // A row of the connection table.
 struct ConnectionRecord {
-  enum class State : std::uint8_t { Connecting, Open, ClientClosed, ServerClosed };
+  enum class State : std::uint8_t { Connecting, Idle, Open, ClientClosed, ServerClosed };
 
   std::uint64_t id = 0;
   ListenerId listener = 0;
@@ -34,6 +38,11 @@ struct ConnectionRecord {
   std::uint64_t bytes_to_client = 0;
   std::chrono::milliseconds age{0};
   std::shared_ptr<const ConnectionInfo> info;
+  // Of the leg that is a mesh leg, once it is secure.
+  std::shared_ptr<const LegSecurity> security;
+  Side secure_side = Side::Outbound;
+  ktls::Stream::Info tls;
+  Endpoint server_source;  // our end of the server leg
 };
 
 // What a connection is made of; handed from the listener's worker to the connection's.
@@ -43,6 +52,8 @@ struct NewConnection {
   std::shared_ptr<Dialer> dialer;
   LoadTicket total;  // its places within the limits
   LoadTicket netns;
+  // An accepted mesh leg that has carried a connection before: waits for its next request.
+  std::unique_ptr<ktls::Stream> stream;
 };
 
 class Connection final : private LegOwner, private Timed {
@@ -60,6 +71,9 @@ class Connection final : private LegOwner, private Timed {
     return made_.accepted.netns_cookie == cookie || server_netns_ == cookie;
   }
   [[nodiscard]] ConnectionRecord record() const;
+
+  // A mesh leg between two connections: nobody loses anything when it is closed.
+  [[nodiscard]] bool idle() const { return idle_; }
 
   // Place in the worker's table, kept by the worker.
   [[nodiscard]] std::size_t slot() const { return slot_; }
@@ -82,13 +96,34 @@ class Connection final : private LegOwner, private Timed {
     bool bulk = false;
     bool ended = false;
 
-    [[nodiscard]] bool pending() const { return in_pipe != 0 || rest_begin != rest_end; }
+    [[nodiscard]] bool pending() const {
+      return in_pipe != 0 || rest_begin != rest_end || out.unsent();
+    }
   };
   enum class Step : std::uint8_t { Again, NeedReadable, NeedWritable, Yield, Eof, Failed };
-  enum class End : std::uint8_t { None, Completed, Reset, Aborted, DialFailed };
+  enum class End : std::uint8_t { None, Completed, Reset, Aborted, DialFailed, IdleClosed };
 
+  // The set-up, connection_setup.cpp. Each says whether to go on.
   Detached serve();
+  Task<bool> set_up();
+  Task<bool> resume_client();
+  Task<bool> secure_client(SecureLeg& secure);
+  Task<bool> await_request();
+  Task<bool> connect_server(Dialed dialed);
+  Task<bool> secure_server(SecureLeg secure);
+  Task<bool> request_server(MeshRequest request);
+  Task<bool> reply(MeshReply reply);
+  Task<bool> shake(Leg& leg, SecureLeg& secure, Side side);
+  Task<bool> write_all(Leg& leg, std::span<const std::byte> bytes);
+  // False at EOF, error or end; `got` counts what came.
+  Task<bool> read_exactly(Leg& leg, std::span<std::byte> into, std::size_t& got);
+  void handshake_failed(Side side, const ktls::HandshakeError& error);
+  void arm(std::chrono::milliseconds after, DialReason reason);
+  void disarm();
+  HandshakeCounters& handshakes(Side side);
+
   Detached pump(Flow& flow);
+  Task<bool> end_flow(Flow& flow);
   Step advance(Flow& flow);
   Step copy(Flow& flow);
   Step splice(Flow& flow);
@@ -97,18 +132,21 @@ class Connection final : private LegOwner, private Timed {
   Step failed(int errnum);
   static void return_pipe(PipePool& pool, Flow& flow);
 
-  Status open_server(Dialed dialed);
   void dial_failed(DialReason reason);
-  void connect_failed(int errnum);
   void end(End how);
   void coroutine_done();
   void leg_failed(Leg& leg, int errnum) override;
-  void on_deadline() override;  // connect timeout
+  void on_deadline() override;
+  void complete();
+  void go_idle();
+  [[nodiscard]] bool reusable(const Leg& leg) const;
 
   Worker& worker_;
   const PoolOptions& options_;
   NewConnection made_;
   std::shared_ptr<const ConnectionInfo> info_;
+  std::shared_ptr<const LegSecurity> security_;
+  Side secure_side_ = Side::Outbound;
   std::uint64_t server_netns_ = 0;
   Endpoint server_;
   Worker::Clock::time_point since_;
@@ -119,6 +157,11 @@ class Connection final : private LegOwner, private Timed {
   std::size_t slot_ = 0;
   std::uint8_t coroutines_ = 0;
   bool connected_ = false;
+  bool idle_ = false;
+  bool connecting_ = false;  // connect(2) of the server leg is under way
+  int server_error_ = 0;     // what the kernel said of the server leg before bytes were copied
+  Leg* shaking_ = nullptr;   // a handshake is under way on it
+  DialReason deadline_reason_ = DialReason::Timeout;
   End end_ = End::None;
 };
 

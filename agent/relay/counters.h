@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "ktls/handshake.h"
+
 namespace mesh::relay {
 
 // Why a connection got no server leg. The text is the value of a metric label.
@@ -20,13 +22,16 @@ enum class DialReason : std::uint8_t {
   Unreachable,  // connect: any other network error
   Resources,    // no descriptor or memory for the server leg
   Error,        // anything else
+  Handshake,    // a mesh leg could not be secured; see handshake_failed
+  NoIdentity,   // we have no SVID for the workload
+  BadRequest,   // a mesh leg's peer asked for something malformed
 };
-inline constexpr std::size_t kDialReasons = 8;
+inline constexpr std::size_t kDialReasons = 11;
 
 constexpr std::string_view to_string(DialReason reason) {
   constexpr std::array<std::string_view, kDialReasons> kNames = {
-      "no_record", "no_endpoint", "denied",    "refused",
-      "timeout",   "unreachable", "resources", "error"};
+      "no_record", "no_endpoint", "denied",    "refused",     "timeout",    "unreachable",
+      "resources", "error",       "handshake", "no_identity", "bad_request"};
   return kNames[static_cast<std::size_t>(reason)];
 }
 
@@ -54,13 +59,49 @@ class Counter {
   std::atomic<std::uint64_t> value_{0};
 };
 
-// accepted = active + completed + reset + aborted + every dial_failed, once all is quiet.
+// Which leg of a connection is a mesh leg: the dialed one at the client's agent, the accepted one
+// at the server's.
+enum class Side : std::uint8_t { Outbound, Inbound };
+inline constexpr std::size_t kSides = 2;
+constexpr std::string_view to_string(Side side) {
+  return side == Side::Outbound ? "outbound" : "inbound";
+}
+
+struct HandshakeCounters {
+  Counter full;
+  Counter resumed;  // by PSK
+  Counter reused;   // none needed: the leg has carried a connection before
+  std::array<Counter, static_cast<std::size_t>(ktls::HandshakeFailure::Count)> failed;
+  std::array<Counter, static_cast<std::size_t>(ktls::PeerReject::Count)> rejected;
+  Counter refused;     // verified, but not who it should be
+  Counter limit;       // not begun: too many under way
+  Counter key_limit;   // connections ended because a key was used up
+  Counter user_space;  // secured without the kernel
+
+  HandshakeCounters& operator+=(const HandshakeCounters& other) noexcept {
+    full += other.full;
+    resumed += other.resumed;
+    reused += other.reused;
+    for (std::size_t i = 0; i < failed.size(); ++i) failed[i] += other.failed[i];
+    for (std::size_t i = 0; i < rejected.size(); ++i) rejected[i] += other.rejected[i];
+    refused += other.refused;
+    limit += other.limit;
+    key_limit += other.key_limit;
+    user_space += other.user_space;
+    return *this;
+  }
+};
+
+// accepted = active + completed + reset + aborted + idle_closed + every dial_failed, once all is
+// quiet.
 struct Counters {
-  Counter accepted;   // connections taken in, limit hits not included
-  Counter completed;  // ended by FIN in both directions
-  Counter reset;      // ended by an error (RST, keep-alive time-out) of either peer
-  Counter aborted;    // ended by us: listener closed, namespace gone, drain deadline, stop
+  Counter accepted;     // connections taken in, limit hits not included
+  Counter completed;    // ended by FIN in both directions
+  Counter reset;        // ended by an error (RST, keep-alive time-out) of either peer
+  Counter aborted;      // ended by us: listener closed, namespace gone, drain deadline, stop
+  Counter idle_closed;  // mesh legs that ended while they waited for their next connection
   std::array<Counter, kDialReasons> dial_failed;
+  std::array<HandshakeCounters, kSides> handshakes;
   Counter limit_total;      // refused with RST: PoolOptions::max_connections
   Counter limit_namespace;  // refused with RST: PoolOptions::max_connections_per_namespace
   Counter accept_errors;    // accept4 failed: out of descriptors or memory; accepting paused
@@ -74,6 +115,8 @@ struct Counters {
     completed += other.completed;
     reset += other.reset;
     aborted += other.aborted;
+    idle_closed += other.idle_closed;
+    for (std::size_t i = 0; i < kSides; ++i) handshakes[i] += other.handshakes[i];
     for (std::size_t i = 0; i < kDialReasons; ++i) dial_failed[i] += other.dial_failed[i];
     limit_total += other.limit_total;
     limit_namespace += other.limit_namespace;

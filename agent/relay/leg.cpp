@@ -63,13 +63,24 @@ Io Leg::classify(ssize_t n, bool reading) {
   return {Io::Kind::Failed, errnum, 0};
 }
 
+Io Leg::tls(Io io, bool reading) {
+  if (io.kind == Io::Kind::Blocked) (reading ? readable_ : writable_) = false;
+  return io;
+}
+
 Io Leg::read(std::span<std::byte> into) {
+  if (stream_) {
+    const Io io = tls(stream_->read(fd_.get(), into), true);
+    if (io.kind == Io::Kind::Bytes && stream_->drained() && !hangup_ && !urgent_) readable_ = false;
+    return io;
+  }
   const ssize_t n = ::recv(fd_.get(), into.data(), into.size(), MSG_DONTWAIT);
   if (n > 0 && static_cast<std::size_t>(n) < into.size() && !hangup_ && !urgent_) readable_ = false;
   return classify(n, true);
 }
 
 Io Leg::write(std::span<const std::byte> from) {
+  if (stream_) return tls(stream_->write(fd_.get(), from), false);
   const ssize_t n = ::send(fd_.get(), from.data(), from.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
   // A partial send has set SOCK_NOSPACE, so the edge will come.
   if (n >= 0 && static_cast<std::size_t>(n) < from.size()) writable_ = false;
@@ -77,6 +88,7 @@ Io Leg::write(std::span<const std::byte> from) {
 }
 
 Io Leg::splice_in(int pipe_write_end, std::size_t max) {
+  if (stream_) return tls(stream_->splice_in(fd_.get(), pipe_write_end, max), true);
   // Short does not mean empty here: a pipe is full when its slots are, whatever they hold.
   return classify(
       ::splice(fd_.get(), nullptr, pipe_write_end, nullptr, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK),
@@ -87,6 +99,24 @@ Io Leg::splice_out(int pipe_read_end, std::size_t max) {
   return classify(
       ::splice(pipe_read_end, nullptr, fd_.get(), nullptr, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK),
       false);
+}
+
+Io Leg::flush() { return tls(stream_->flush(fd_.get()), false); }
+
+Io Leg::end_write(Ending ending) {
+  if (stream_ && is_open()) {
+    const Io io = tls(ending == Ending::Reusable ? stream_->end_stream(fd_.get())
+                                                 : stream_->close_notify(fd_.get()),
+                      false);
+    if (io.kind != Io::Kind::Bytes) return io;
+  }
+  if (!stream_ || ending == Ending::Close) shutdown_write();
+  return {Io::Kind::Bytes, 0, 0};
+}
+
+std::pair<UniqueFd, std::unique_ptr<ktls::Stream>> Leg::detach() {
+  if (fd_) worker_.unwatch(fd_.get());
+  return {std::move(fd_), std::move(stream_)};
 }
 
 void Leg::shutdown_write() {

@@ -8,12 +8,16 @@
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <utility>
 
+#include "agent/base/io.h"
 #include "agent/base/result.h"
 #include "agent/base/unique_fd.h"
 #include "agent/relay/options.h"
 #include "agent/relay/worker.h"
+#include "ktls/stream.h"
 
 namespace mesh::relay {
 
@@ -33,14 +37,6 @@ class LegOwner {
   ~LegOwner() = default;
 };
 
-// Outcome of one non-blocking operation: bytes > 0, or why there are none.
-struct Io {
-  enum class Kind : std::uint8_t { Bytes, Blocked, Eof, Failed };
-  Kind kind = Kind::Blocked;
-  int errnum = 0;  // for Failed
-  std::size_t bytes = 0;
-};
-
 class Leg final : public EventSink {
  public:
   Leg(Worker& worker, LegOwner& owner) : worker_(worker), owner_(owner) {}
@@ -51,17 +47,36 @@ class Leg final : public EventSink {
   // until_writable() ends when the connect does.
   Status open(UniqueFd socket, bool connecting);
 
+  // From here on everything goes through TLS.
+  void secure(std::unique_ptr<ktls::Stream> stream) { stream_ = std::move(stream); }
+  [[nodiscard]] ktls::Stream* stream() const { return stream_.get(); }
+
   Io read(std::span<std::byte> into);
   Io write(std::span<const std::byte> from);
+  [[nodiscard]] bool can_splice_in() const { return !stream_ || stream_->can_splice(); }
   Io splice_in(int pipe_write_end, std::size_t max);  // socket -> pipe
-  Io splice_out(int pipe_read_end, std::size_t max);  // pipe -> socket
+  // pipe -> socket; never into TLS, which loses bytes when it does not block.
+  Io splice_out(int pipe_read_end, std::size_t max);
+  // Bytes that TLS has taken and the socket has not.
+  [[nodiscard]] bool unsent() const { return stream_ && stream_->unsent(); }
+  Io flush();
 
+  // Somebody else (the handshake) read or wrote until the socket would have blocked.
+  void read_blocked() { readable_ = false; }
+  void write_blocked() { writable_ = false; }
+
+  // The end of our direction. On a TLS leg Blocked means: again when writable. `reusable` ends the
+  // connection and not the leg.
+  enum class Ending : std::uint8_t { Close, Reusable };
+  Io end_write(Ending ending);
   void shutdown_write();
+  // The socket and what secures it, out of the worker's set; the leg is closed then.
+  std::pair<UniqueFd, std::unique_ptr<ktls::Stream>> detach();
   void close();  // orderly: what was written still goes out
   void abort();  // RST
   [[nodiscard]] bool is_open() const { return fd_.valid(); }
   [[nodiscard]] int fd() const { return fd_.get(); }  // for socket options only
-  [[nodiscard]] bool readable() const { return readable_; }
+  [[nodiscard]] bool readable() const { return readable_ || (stream_ && stream_->buffered()); }
   [[nodiscard]] bool writable() const { return writable_; }
   // Urgent data was announced: splice stops at the mark for good, recv steps over the byte.
   [[nodiscard]] bool urgent() const { return urgent_; }
@@ -91,10 +106,12 @@ class Leg final : public EventSink {
 
   void watch_writable();
   Io classify(ssize_t n, bool reading);
+  Io tls(Io io, bool reading);
 
   Worker& worker_;
   LegOwner& owner_;
   UniqueFd fd_;
+  std::unique_ptr<ktls::Stream> stream_;  // null: plain TCP
   std::coroutine_handle<> reader_;
   std::coroutine_handle<> writer_;
   // The set is edge triggered: these remember the edges until an operation finds them used up.

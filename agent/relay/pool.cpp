@@ -174,6 +174,10 @@ Result<std::size_t> Pool::abort_if(std::function<bool(const Connection&)> which)
   return aborted;
 }
 
+Result<std::size_t> Pool::abort_where(std::function<bool(const ConnectionRecord&)> which) {
+  return abort_if([which = std::move(which)](const Connection& c) { return which(c.record()); });
+}
+
 Result<std::vector<ConnectionRecord>> Pool::connections() {
   std::vector<std::future<std::vector<ConnectionRecord>>> answers;
   for (auto& worker : workers_)
@@ -205,6 +209,8 @@ Result<Pool::DrainResult> Pool::drain(std::chrono::milliseconds deadline,
   const auto end = Clock::now() + deadline;
   auto report = Clock::now() + kReport;
   MESH_TRY(close_all(), "drain");
+  for (auto& worker : workers_) worker->post([&worker = *worker] { worker.drain(); });
+  MESH_TRY(abort_if([](const Connection& c) { return c.idle(); }), "drain");
   while (active() != 0 && Clock::now() < end) {
     std::this_thread::sleep_for(kLook);
     if (Clock::now() < report) continue;

@@ -48,6 +48,9 @@ class Pool {
   // that nothing of ours keeps it alive. Gives the number of connections aborted.
   Result<std::size_t> drop_namespace(std::uint64_t netns_cookie);
 
+  // Aborts the connections that `which`, called on the workers' threads, picks.
+  Result<std::size_t> abort_where(std::function<bool(const ConnectionRecord&)> which);
+
   // The connection table. Ordered by nothing.
   Result<std::vector<ConnectionRecord>> connections();
   [[nodiscard]] std::uint32_t active() const { return total_->count(); }

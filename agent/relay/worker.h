@@ -96,12 +96,17 @@ class Worker {
   void adopt(std::unique_ptr<Connection> connection);  // and starts it
   void bury(Connection& connection);                   // ended: freed at the end of this turn
   void bury(std::shared_ptr<EventSink> sink) { buried_sinks_.push_back(std::move(sink)); }
+  // From now on no mesh leg is kept for another connection.
+  void drain() { draining_ = true; }
+  [[nodiscard]] bool draining() const { return draining_; }
   // Aborts, with RST on both legs, the connections that `which` picks; gives their number.
   std::size_t abort_if(const std::function<bool(const Connection&)>& which);
   void for_each(const std::function<void(const Connection&)>& visit) const;
 
   // Shared by all connections of the worker; never kept across a suspension.
   std::span<std::byte> scratch() { return scratch_; }
+  std::span<std::byte> bulk_scratch() { return bulk_scratch_; }
+  [[nodiscard]] std::uint32_t& handshakes_under_way() { return handshakes_under_way_; }
   PipePool& pipes() { return pipes_; }
   Counters& counters() { return counters_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
@@ -114,6 +119,8 @@ class Worker {
 
   // Large enough for most messages in one read, small enough to stay in the L1/L2 cache.
   static constexpr std::size_t kScratchBytes = 16 * 1024;
+  // Into TLS, where bulk cannot be spliced: a few full records at one send.
+  static constexpr std::size_t kBulkBytes = 64 * 1024;
 
   const unsigned index_;
   boost::asio::io_context context_{1};
@@ -122,6 +129,7 @@ class Worker {
   UniqueFd wake_;
   std::atomic<bool> woken_{false};
   bool stopping_ = false;
+  bool draining_ = false;
   std::atomic<std::uint32_t> load_{0};
   std::vector<std::coroutine_handle<>> ready_;
   std::multimap<Clock::time_point, Timed*> deadlines_;
@@ -130,7 +138,9 @@ class Worker {
   std::vector<std::shared_ptr<EventSink>> buried_sinks_;
   PipePool pipes_;
   Counters counters_;
+  std::uint32_t handshakes_under_way_ = 0;
   alignas(64) std::array<std::byte, kScratchBytes> scratch_;
+  alignas(64) std::array<std::byte, kBulkBytes> bulk_scratch_;
   std::thread thread_;
 };
 

@@ -231,7 +231,7 @@ class RelayTest : public ::testing::Test {
     EXPECT_TRUE(drained);
     EXPECT_TRUE(eventually([&] { return pool_->active() == 0; }));
     const Counters c = pool_->counters();
-    std::uint64_t ended = c.completed.get() + c.reset.get() + c.aborted.get();
+    std::uint64_t ended = c.completed.get() + c.reset.get() + c.aborted.get() + c.idle_closed.get();
     for (const auto& failures : c.dial_failed) ended += failures.get();
     EXPECT_EQ(c.accepted.get(), ended) << "a connection ended uncounted or twice";
   }
