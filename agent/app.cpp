@@ -24,8 +24,11 @@
 #include "agent/bpf/datapath.h"
 #include "agent/bpf/metrics_source.h"
 #include "agent/capture/controller.h"
+#include "agent/capture/mesh.h"
 #include "agent/catalog/directory.h"
+#include "agent/keylog.h"
 #include "agent/relay/pool.h"
+#include "agent/tls_collector.h"
 #include "agent/workload/discovery.h"
 #include "metrics/mesh_collector.h"
 #include "metrics/process_collector.h"
@@ -70,6 +73,7 @@ class App {
  private:
   Status start_endpoints();
   Status start_datapath();
+  Status start_mesh();
   Status start_catalog();
   void add_admin_commands();
   void add_debug_pages();
@@ -91,12 +95,14 @@ class App {
   std::unique_ptr<admin::Server> admin_server_;
   std::unique_ptr<bpf::Datapath> datapath_;
   std::unique_ptr<relay::Pool> relay_;
+  std::unique_ptr<capture::Mesh> mesh_;  // null: no identities
   std::unique_ptr<capture::Controller> controller_;
   std::unique_ptr<workload::Discovery> discovery_;
   std::unique_ptr<catalog::DirectorySource> catalog_;
   std::unique_ptr<bpf::MetricsSource> metrics_source_;
   std::unique_ptr<metrics::MeshCollector> mesh_collector_;
   std::unique_ptr<AgentCollector> agent_collector_;
+  std::unique_ptr<TlsCollector> tls_collector_;
   std::uint64_t beats_ = 0;
   Pace record_sweep_{kRecordSweep};
   bool draining_ = false;
@@ -161,6 +167,8 @@ Status App::start_datapath() {
   if (!pool) return context(std::move(pool).error(), "relay");
   relay_ = std::move(*pool);
 
+  MESH_TRY(start_mesh(), "mesh");
+
   metrics_source_ = std::make_unique<bpf::MetricsSource>(*datapath_, [this] {
     std::lock_guard lock(degraded_mutex_);
     return degraded_;
@@ -170,6 +178,10 @@ Status App::start_datapath() {
   MESH_TRY(registry_.add(*mesh_collector_), "metrics");
   MESH_TRY(registry_.add(*agent_collector_), "metrics");
   MESH_TRY(registry_.add(process_collector_), "metrics");
+  if (mesh_) {
+    tls_collector_ = std::make_unique<TlsCollector>(*relay_, *mesh_);
+    MESH_TRY(registry_.add(*tls_collector_), "metrics");
+  }
 
   capture::Controller::Options capture_options{
       .node_cidrs = options_.node_cidrs,
@@ -178,6 +190,7 @@ Status App::start_datapath() {
       .sockmap_available = datapath_->programs().degraded().empty(),
       .node_name = options_.node_name,
       .mesh_cidrs = options_.mesh_cidrs,
+      .mesh = mesh_.get(),
   };
   controller_ =
       std::make_unique<capture::Controller>(io_, std::move(capture_options), *datapath_, *relay_);
@@ -190,6 +203,27 @@ Status App::start_datapath() {
   MESH_TRY(discovery_->start(), "find workloads");
   MESH_TRY(controller_->adopted_all(), "capture");
   enrolled_ = true;
+  return {};
+}
+
+Status App::start_mesh() {
+  if (options_.identity_dir.empty() && options_.svid_dir.empty()) {
+    log::info("no identities (--identity-dir): connections to other nodes are refused");
+    return {};
+  }
+  capture::Mesh::Options mesh_options;
+  mesh_options.identity_dir = options_.identity_dir;
+  mesh_options.svid_dir = options_.svid_dir;
+  mesh_options.node_name = options_.node_name;
+  mesh_options.datacenter = options_.datacenter;
+  mesh_options.leaf_ttl = options_.leaf_ttl;
+  mesh_options.kernel_tls = !options_.disable_kernel_tls;
+  mesh_options.keylog_file = keylog_file();
+  auto mesh = capture::Mesh::create(io_, mesh_options, *relay_);
+  if (!mesh) return tl::unexpected(std::move(mesh).error());
+  mesh_ = std::move(*mesh);
+  if (!mesh_->no_kernel_tls().empty())
+    log::warn("degraded: ktls: {}; TLS records are made by the agent", mesh_->no_kernel_tls());
   return {};
 }
 
@@ -235,6 +269,10 @@ std::vector<metrics::DegradedFeature> App::degraded() {
   all.push_back({"sockmap", sockmap, !sockmap.empty()});
   all.push_back(
       {"catalog", config_errors_.empty() ? "" : config_errors_.front(), !config_errors_.empty()});
+  if (mesh_) {
+    all.push_back({"ktls", mesh_->no_kernel_tls(), !mesh_->no_kernel_tls().empty()});
+    all.push_back({"identity", mesh_->identity_error(), !mesh_->identity_error().empty()});
+  }
   all.push_back({"datapath", controller_->last_failure(), !controller_->last_failure().empty()});
   return all;
 }
@@ -249,7 +287,11 @@ void App::beat() {
     if (auto status = datapath_->sweep_records(); !status) log::warn("{}", status.error().what);
     record_sweep_.ran(now, Pace::Clock::now());
   }
-  if (beats_ % kBeatsPerRetry == 0) controller_->retry_enrolment();
+  if (beats_ % kBeatsPerRetry == 0) {
+    controller_->retry_enrolment();
+    if (mesh_) mesh_->sweep();
+  }
+  if (tls_collector_) tls_collector_->update();
   agent_collector_->update(discovery_->counters());
   {
     auto now = degraded();
@@ -274,7 +316,8 @@ std::optional<std::string> App::not_ready() const {
 }
 
 admin::ReportSources App::sources() {
-  return {options_.node_name, *controller_, *datapath_, *relay_, degraded(), config_errors_};
+  return {options_.node_name, *controller_, *datapath_,    *relay_,
+          mesh_.get(),        degraded(),   config_errors_};
 }
 
 void App::add_admin_commands() {
@@ -282,10 +325,10 @@ void App::add_admin_commands() {
     return admin::status_report(sources());
   });
   admin_server_->handle("connections", [this](const nlohmann::json&) {
-    return admin::connections_report(*datapath_);
+    return admin::connections_report(*datapath_, *relay_);
   });
   admin_server_->handle("debug", [this](const nlohmann::json& request) {
-    return admin::set_switches(*datapath_, request);
+    return admin::set_switches(*datapath_, request, mesh_.get());
   });
 }
 
@@ -302,7 +345,7 @@ void App::add_debug_pages() {
     return page(admin::status_report(sources()));
   });
   add("connections", [this, page]() -> Result<metrics::DebugPage> {
-    auto report = admin::connections_report(*datapath_);
+    auto report = admin::connections_report(*datapath_, *relay_);
     if (!report) return tl::unexpected(std::move(report).error());
     return page(*report);
   });
@@ -346,6 +389,7 @@ void App::begin_drain() {
 
 void App::stop() {
   if (drain_thread_.joinable()) drain_thread_.join();
+  if (mesh_) mesh_->stop();
   discovery_->stop();
   admin_server_->stop();
   metrics_server_->stop();

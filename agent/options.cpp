@@ -82,6 +82,7 @@ struct Texts {
   std::string vip_cidr6{catalog::kDefaultVipPrefix6};
   std::string log_format = "text";
   unsigned drain_seconds = 30;
+  unsigned leaf_ttl_seconds = 72 * 3600;
 };
 
 Status convert(const Texts& texts, Options& options) {
@@ -129,6 +130,9 @@ Status convert(const Texts& texts, Options& options) {
         debug->to_string());
   options.debug_listen = *debug;
   options.drain_timeout = std::chrono::seconds(texts.drain_seconds);
+  options.leaf_ttl = std::chrono::seconds(texts.leaf_ttl_seconds);
+  if (!options.identity_dir.empty() && !options.svid_dir.empty())
+    return fail("--identity-dir and --svid-dir: identities come from one of them, not from both");
   options.log_format = texts.log_format == "json" ? log::Format::Json : log::Format::Text;
   return {};
 }
@@ -143,6 +147,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   options.pin_dir = "/sys/fs/bpf/mesh-agent";
   options.admin_socket = "/run/mesh-agent/agent.sock";
   options.log_level = "info";
+  options.datacenter = "dc1";
 
   CLI::App app{kDescription, "mesh-agent"};
   app.footer(kFooter);
@@ -177,6 +182,22 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       ->type_name("PATH");
   add("--vip-cidr6", texts.vip_cidr6, "A /96 of fc00::/7 that IPv6 VIPs are taken from")
       ->type_name("CIDR");
+  add("--identity-dir", options.identity_dir,
+      "What `mesh-agent ca issue-node` made for this node; without it nothing goes to other nodes")
+      ->type_name("DIR");
+  add("--svid-dir", options.svid_dir,
+      "Instead of --identity-dir: <service>.pem, <service>.key and trust.pem that something else "
+      "renews")
+      ->type_name("DIR");
+  add("--datacenter", options.datacenter, "Datacenter in SPIFFE IDs and server names")
+      ->type_name("NAME");
+  add("--leaf-ttl", texts.leaf_ttl_seconds,
+      "Life of the certificates that this node issues to its workloads, in seconds")
+      ->check(CLI::Range(2u, 365u * 24 * 3600))
+      ->type_name("SECONDS");
+  app.add_flag("--disable-kernel-tls", options.disable_kernel_tls,
+               "Make TLS records in the agent even where the kernel can")
+      ->envname("MESH_AGENT_DISABLE_KERNEL_TLS");
   add("--drain-timeout", texts.drain_seconds,
       "How long SIGTERM waits for relayed connections, in seconds")
       ->type_name("SECONDS");
@@ -215,7 +236,10 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
           Command::Guard);
   auto* debug = command("debug", "Change switches of the running agent", Command::Debug);
   auto* set = debug->add_subcommand(
-      "set", "accel=on|off  accel-budget=BYTES  accel-max-write=BYTES  metrics=on|off");
+      "set",
+      "accel=on|off  accel-budget=BYTES  accel-max-write=BYTES  metrics=on|off  psk=on|off (off: "
+      "new mesh legs prove themselves by certificates)  mesh-idle-legs=N (kept for each pair of "
+      "workloads; 0: none is used again)");
   set->add_option("key=value", options.debug_values, "What to change")->required();
   debug->require_subcommand(1);
   identity::add_ca_commands(app, options.ca, [&options] { options.command = Command::Ca; });

@@ -38,6 +38,11 @@ struct Options {
   std::string pin_dir;
   std::string admin_socket;
   std::optional<Cidr> vip_cidr6;
+  std::string identity_dir;  // of the built-in CA's node; empty: none
+  std::string svid_dir;      // PEM files instead; empty: none
+  std::string datacenter;
+  std::chrono::seconds leaf_ttl{};
+  bool disable_kernel_tls = false;
   std::chrono::milliseconds drain_timeout{30'000};
   unsigned relay_threads = 0;  // 0: one per core
   bool disable_tracing = false;

@@ -202,8 +202,8 @@ static __always_inline void on_passive(struct bpf_sock_ops *ops)
 	__u32 svc_flags = 0;
 	__u64 netns;
 
-	/* The relay's own, usually; or a mesh leg: the agent's as well, as nobody else is let listen
-	 * there. What it carries is counted at the application's socket. */
+	/* The relay's own, usually; or a mesh leg: the agent's as well, as nobody else is let
+	 * listen there. What it carries is counted at the application's socket. */
 	if (mesh_addr_is_local(&t.local) || t.local_port == MESH_PORT_MESH)
 		return;
 	owner = bpf_map_lookup_elem(&mesh_addrs, &t.local);

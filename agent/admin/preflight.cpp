@@ -18,6 +18,7 @@
 #include "agent/admin/preflight_checks.h"
 #include "agent/base/unique_fd.h"
 #include "agent/bpf/probe.h"
+#include "ktls/handshake.h"
 #include "mesh/abi.h"
 
 #ifndef BPF_FS_MAGIC
@@ -98,11 +99,17 @@ void add_kernel_tls(std::vector<Check>& checks) {
   if (!tls || *tls == bpf::KernelTls::Missing) {
     checks.push_back({"kernel TLS", Verdict::Degraded,
                       tls ? "this kernel has no tls" : tls.error().what,
-                      "the kernel cannot encrypt connections; this version does not ask it to",
+                      "the agent makes the TLS records of mesh legs itself, which costs more",
                       "a kernel with CONFIG_TLS (module tls: modprobe tls)"});
     return;
   }
-  checks.push_back({"kernel TLS", Verdict::Ok, "present", "", ""});
+  // With keys of every cipher: the crypto modules may be missing where tls itself is not.
+  if (auto keyed = ktls::probe_kernel_tls(); !keyed)
+    checks.push_back({"kernel TLS", Verdict::Degraded, keyed.error().what,
+                      "mesh legs with that cipher are encrypted by the agent, which costs more",
+                      "modprobe tls gcm aesni-intel chacha20poly1305"});
+  else
+    checks.push_back({"kernel TLS", Verdict::Ok, "takes keys of all three ciphers", "", ""});
   checks.push_back(
       {"sockmap and kernel TLS", Verdict::Ok,
        *tls == bpf::KernelTls::Exclusive ? "exclude each other" : "one socket may have both",

@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "agent/admin/tls_report.h"
 #include "agent/bpf/abi_convert.h"
 
 namespace mesh::admin {
@@ -62,7 +63,12 @@ json status_report(const ReportSources& s) {
     if (const auto* catalog = s.controller.catalog())
       for (const auto& address : workload.addresses)
         for (const auto* service : catalog->services_at(address)) services.push_back(service->name);
+    json identity;
+    for (const auto& address : workload.addresses)
+      if (auto id = s.mesh != nullptr ? s.mesh->identity_of(address) : ""; !id.empty())
+        identity = std::move(id);
     workloads.push_back({{"name", workload.hint},
+                         {"identity", std::move(identity)},
                          {"netns_cookie", workload.cookie},
                          {"addresses", strings(workload.addresses)},
                          {"services", std::move(services)}});
@@ -145,10 +151,11 @@ json status_report(const ReportSources& s) {
           {"programs", std::move(programs)}};
 }
 
-Result<json> connections_report(const bpf::Datapath& datapath) {
+Result<json> connections_report(const bpf::Datapath& datapath, relay::Pool& relay) {
   auto connections = datapath.connections();
   if (!connections) return tl::unexpected(std::move(connections).error());
   json all = json::array();
+  const TlsReport tls(relay);
   for (const auto& c : *connections) {
     const Endpoint local{bpf::from_abi(c.tuple.local), c.tuple.local_port};
     const Endpoint remote{bpf::from_abi(c.tuple.remote), c.tuple.remote_port};
@@ -166,6 +173,7 @@ Result<json> connections_report(const bpf::Datapath& datapath) {
                 {"received_bytes", c.received_bytes},
                 {"age_seconds", seconds_since(c.opened_ns)}};
     if ((c.flags & MESH_SOCK_ACCEL) != 0) one["sockmap_redirected_bytes"] = c.redirected_bytes;
+    if (auto leg = tls.of(c); !leg.is_null()) one["tls"] = std::move(leg);
     all.push_back(std::move(one));
   }
   return all;

@@ -16,11 +16,12 @@ struct ReportSources {
   const capture::Controller& controller;
   const bpf::Datapath& datapath;
   relay::Pool& relay;
+  const capture::Mesh* mesh;  // null: no identities
   std::vector<metrics::DegradedFeature> degraded;
   std::vector<std::string> config_errors;
 };
 
 nlohmann::json status_report(const ReportSources& sources);
-Result<nlohmann::json> connections_report(const bpf::Datapath& datapath);
+Result<nlohmann::json> connections_report(const bpf::Datapath& datapath, relay::Pool& relay);
 
 }  // namespace mesh::admin

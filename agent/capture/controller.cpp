@@ -32,7 +32,11 @@ Controller::Controller(boost::asio::io_context& io, Options options, bpf::Datapa
       options_(std::move(options)),
       datapath_(datapath),
       relay_(relay),
-      dialer_(std::make_shared<RelayDialer>(datapath, directory_)) {
+      dialer_(std::make_shared<RelayDialer>(
+          datapath, directory_,
+          options_.mesh != nullptr ? options_.mesh->outbound(datapath, directory_) : nullptr)),
+      inbound_dialer_(options_.mesh != nullptr ? options_.mesh->inbound(datapath, directory_)
+                                               : nullptr) {
   node_.node_cidrs = options_.node_cidrs;
   node_.vip_cidrs = {options_.vip_cidr4, options_.vip_cidr6};
   node_.sockmap_available = options_.sockmap_available;
@@ -131,6 +135,8 @@ void Controller::on_gone(std::uint64_t cookie) {
   apply();
   publish_directory();
   auto aborted = relay_.drop_namespace(cookie);
+  // After the relay: a connection that ended just before may have left its leg there.
+  if (options_.mesh != nullptr) options_.mesh->drop_namespace(cookie);
   if (!aborted) log::error("sockets of gone workload {}: {}", hint, aborted.error().what);
   if (auto status = datapath_.programs().detach_inbound(cookie); !status)
     log::error("gone workload {}: {}", hint, status.error().what);
@@ -170,14 +176,14 @@ void Controller::open_listeners(Enrolled& enrolled, int netns_fd) {
   const char* const out = "its connections that need one";
   open(workload.has_ipv4_loopback, enrolled.has_listener4, loopback4(), dialer_, out);
   open(workload.has_ipv6_loopback, enrolled.has_listener6, loopback6(), dialer_, out);
-  if (!options_.inbound) return;
+  if (!inbound_dialer_) return;
   const auto has = [&](bool v4) {
     return std::any_of(workload.addresses.begin(), workload.addresses.end(),
                        [&](const Address& a) { return a.is_v4() == v4; });
   };
   const char* const in = "connections from other nodes";
-  open(has(true), enrolled.has_inbound4, mesh4(), options_.inbound, in);
-  open(has(false), enrolled.has_inbound6, mesh6(), options_.inbound, in);
+  open(has(true), enrolled.has_inbound4, mesh4(), inbound_dialer_, in);
+  open(has(false), enrolled.has_inbound6, mesh6(), inbound_dialer_, in);
 }
 
 Result<UniqueFd> Controller::make_listener(int netns_fd, const Endpoint& at) const {
@@ -208,6 +214,17 @@ void Controller::publish_directory() {
       for (const auto& address : enrolled.workload.addresses)
         snapshot.emplace(address, enrolled.handle);
   directory_->publish(std::move(snapshot));
+}
+
+void Controller::publish_mesh() {
+  if (options_.mesh == nullptr || !catalog_) return;
+  MeshView view;
+  view.catalog = catalog_;
+  for (const auto& [name, label] : labels_.all()) view.labels.emplace(name, label);
+  for (const auto& workload : node_.workloads)
+    for (const auto& address : workload.addresses)
+      if (const auto service = catalog_->identity_of(address)) view.own.emplace(address, *service);
+  options_.mesh->publish(std::move(view));
 }
 
 void Controller::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
@@ -288,6 +305,7 @@ Status Controller::apply_now() {
   auto desired = compute(node_, catalog_ ? *catalog_ : kEmpty, labels_);
   if (!desired) return tl::unexpected(std::move(desired).error());
   if (!catalog_) MESH_TRY(adopt_services(*desired), "adopt");
+  publish_mesh();
 
   for (const auto& [name, label] : labels_.all()) {
     mesh_name value{};

@@ -14,6 +14,7 @@
 #include "agent/bpf/datapath.h"
 #include "agent/capture/desired.h"
 #include "agent/capture/labels.h"
+#include "agent/capture/mesh.h"
 #include "agent/capture/netns_directory.h"
 #include "agent/catalog/model.h"
 #include "agent/catalog/vip.h"
@@ -31,10 +32,8 @@ class Controller {
     bool sockmap_available = true;
     std::string node_name;         // which of the catalog's nodes this is
     std::vector<Cidr> mesh_cidrs;  // of all nodes; refused where nobody is known to be
-    // Serves mesh legs of other agents, accepted on port 15008 of every workload. Null: the port is
-    // not opened. It checks Accepted::local itself: the listener takes every address of the
-    // namespace.
-    std::shared_ptr<relay::Dialer> inbound = nullptr;
+    // Null: no identities, so port 15008 is not opened and nothing goes to other nodes.
+    Mesh* mesh = nullptr;
   };
 
   Controller(boost::asio::io_context& io, Options options, bpf::Datapath& datapath,
@@ -82,6 +81,7 @@ class Controller {
   void open_listeners(Enrolled& enrolled, int netns_fd);
   Result<UniqueFd> make_listener(int netns_fd, const Endpoint& at) const;
   void publish_directory();
+  void publish_mesh();
   void schedule_apply();
   void apply();
   Status apply_now();
@@ -94,6 +94,7 @@ class Controller {
   const workload::Discovery* discovery_ = nullptr;
   std::shared_ptr<NetnsDirectory> directory_ = std::make_shared<NetnsDirectory>();
   std::shared_ptr<relay::Dialer> dialer_;
+  std::shared_ptr<relay::Dialer> inbound_dialer_;    // null without a mesh
   std::shared_ptr<const catalog::Catalog> catalog_;  // null until the first good one
   std::map<std::uint64_t, Enrolled> enrolled_;
   std::map<std::uint64_t, workload::Workload> not_enrolled_;  // stay unclassified, which is refused

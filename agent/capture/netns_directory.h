@@ -13,16 +13,18 @@
 #include "agent/base/address.h"
 #include "agent/base/unique_fd.h"
 #include "agent/capture/leg_sockets.h"
+#include "agent/capture/mesh_sockets.h"
 
 namespace mesh::capture {
 
 struct NetnsHandle {
   NetnsHandle(std::uint64_t netns_cookie, UniqueFd netns_fd)
-      : cookie(netns_cookie), fd(std::move(netns_fd)), legs(fd.get()) {}
+      : cookie(netns_cookie), fd(std::move(netns_fd)), legs(fd.get()), mesh(fd.get()) {}
 
   const std::uint64_t cookie;
   const UniqueFd fd;  // nsfs
   mutable LegSockets legs;
+  mutable MeshSockets mesh;
 };
 
 class NetnsDirectory {

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/capture/relay_dialer.h"
 
-#include <sys/socket.h>
-
-#include <cstring>
-
 #include "agent/bpf/abi_convert.h"
+#include "agent/capture/app_leg.h"
 
 namespace mesh::capture {
 namespace {
@@ -13,8 +10,6 @@ namespace {
 tl::unexpected<relay::DialFailure> failure(relay::DialReason reason, Error error) {
   return tl::unexpected(relay::DialFailure{reason, std::move(error)});
 }
-
-Error errno_error(int errnum, const std::string& what) { return fail_errno(errnum, what).value(); }
 
 }  // namespace
 
@@ -29,6 +24,12 @@ tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::dial(const relay::A
     return failure(DialReason::NoRecord, Error{{}, "no record of where the client wanted to go"});
   }
   const mesh_relay_target& record = **target;
+  if ((record.flags & MESH_TARGET_REMOTE) != 0) {
+    if (mesh_) return mesh_->dial(accepted, record);
+    return failure(
+        DialReason::NoIdentity,
+        Error{{}, "this agent has no identities (--identity-dir), so no way to another node"});
+  }
   const Endpoint server{bpf::from_abi(record.addr), record.port};
   auto netns = directory_->find(server.address);
   if (!netns)
@@ -41,25 +42,11 @@ tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::dial(const relay::A
                         .source = record.source,
                         .path = MESH_PATH_TWOLEG,
                         .pad2 = 0};
-  return connect_leg(*netns, server, client);
+  return connect_app_leg(datapath_, *netns, server, client);
 }
 
-tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::connect_leg(
-    const NetnsHandle& netns, const Endpoint& server, const mesh_leg& client) const {
-  using relay::DialReason;
-  const SockAddr address(server);
-  auto socket = netns.legs.take(address.family());
-  if (!socket) return failure(DialReason::Resources, std::move(socket).error());
-  if (auto marked = datapath_.mark_leg(socket->get(), client); !marked)
-    return failure(DialReason::Resources, std::move(marked).error());
-  if (::connect(socket->get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
-    const int errnum = errno;
-    const auto reason = errnum == ECONNREFUSED                        ? DialReason::Refused
-                        : errnum == EADDRNOTAVAIL || errnum == ENOMEM ? DialReason::Resources
-                                                                      : DialReason::Unreachable;
-    return failure(reason, errno_error(errnum, "connect to " + server.to_string()));
-  }
-  return relay::Dialed{std::move(*socket), server, netns.cookie, nullptr, true};
+void RelayDialer::recycle(relay::RecycledLeg leg) {
+  if (mesh_) mesh_->recycle(std::move(leg));
 }
 
 }  // namespace mesh::capture

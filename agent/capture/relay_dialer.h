@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Connects the relay's second leg: from inside the server's namespace to the application, on behalf
-// of the client.
+// Connects the relay's second leg for a captured client: inside the server's namespace to the
+// application, or a mesh leg to another node.
 #pragma once
 
 #include <memory>
 
 #include "agent/bpf/datapath.h"
+#include "agent/capture/mesh_dialer.h"
 #include "agent/capture/netns_directory.h"
 #include "agent/relay/dialer.h"
 
@@ -13,19 +14,20 @@ namespace mesh::capture {
 
 class RelayDialer final : public relay::Dialer {
  public:
-  RelayDialer(const bpf::Datapath& datapath, std::shared_ptr<const NetnsDirectory> directory)
-      : datapath_(datapath), directory_(std::move(directory)) {}
+  // `mesh` may be null: without identities nothing goes to other nodes.
+  RelayDialer(const bpf::Datapath& datapath, std::shared_ptr<const NetnsDirectory> directory,
+              std::unique_ptr<const MeshDialer> mesh)
+      : datapath_(datapath), directory_(std::move(directory)), mesh_(std::move(mesh)) {}
 
   // On a worker's thread. Two setns(2) and a non-blocking connect(2): short.
   tl::expected<relay::Dialed, relay::DialFailure> dial(const relay::Accepted& accepted) override;
 
- private:
-  tl::expected<relay::Dialed, relay::DialFailure> connect_leg(const NetnsHandle& netns,
-                                                              const Endpoint& server,
-                                                              const mesh_leg& client) const;
+  void recycle(relay::RecycledLeg leg) override;
 
+ private:
   const bpf::Datapath& datapath_;
   std::shared_ptr<const NetnsDirectory> directory_;
+  std::unique_ptr<const MeshDialer> mesh_;
 };
 
 }  // namespace mesh::capture

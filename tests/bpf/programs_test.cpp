@@ -187,9 +187,9 @@ TEST_F(ProgramsTest, SwitchesReachTheMapOrNothingChanges) {
   EXPECT_EQ(runtime.accel_budget, 4096u);
   EXPECT_EQ(runtime.accel_max_write, 1u);
   EXPECT_EQ(runtime.metrics_enabled, 0u);
-  for (const char* wrong :
-       {"accel", "accel=", "accel=yes", "metrics=1", "accel-budget=0", "accel-budget=-1",
-        "accel-budget=4294967296", "accel-budget=1k", "nonsense=on", "", "="}) {
+  for (const char* wrong : {"accel", "accel=", "accel=yes", "metrics=1", "accel-budget=0",
+                            "accel-budget=-1", "accel-budget=4294967296", "accel-budget=1k",
+                            "nonsense=on", "psk=on", "mesh-idle-legs=0", "", "="}) {
     auto refused = set({"accel=on", wrong});
     EXPECT_FALSE(refused) << wrong;
     EXPECT_EQ((**map.get(0)).accel_enabled, 0u) << wrong;

@@ -121,7 +121,7 @@ struct mesh_latency {
 	X(NO_IDENTITY, "no_identity") /* relayed connection whose record or service is gone */     \
 	X(INBOUND_UNCLASSIFIED,                                                                    \
 	  "inbound_unclassified") /* SYN to a node address that its namespace was not given */     \
-	X(POLICY, "policy")			    /* the client's identity may not */  \
+	X(POLICY, "policy")	  /* the client's identity may not */                              \
 	X(MESH_PORT, "mesh_port") /* port 15008 of a workload and not the agent behind it */
 
 enum mesh_denial {

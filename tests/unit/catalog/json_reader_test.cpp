@@ -73,6 +73,12 @@ TEST(JsonReader, SkipsAByteOrderMark) {
   EXPECT_EQ(positions(*tree), kPositions);
 }
 
+TEST(JsonReader, RefusesASecondByteOrderMark) {
+  auto tree = read_json("\xef\xbb\xbf\xef\xbb\xbf" + std::string(kLines));
+  ASSERT_FALSE(tree);
+  EXPECT_EQ(tree.error().at, (Position{1, 1}));
+}
+
 TEST(JsonReader, KeepsDuplicateKeysForTheCaller) {
   auto tree = read_json(R"({"a":1,"a":2})");
   ASSERT_TRUE(tree);

@@ -139,6 +139,17 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   Env level("MESH_AGENT_LOG_LEVEL", "warn");
   Env format("MESH_AGENT_LOG_FORMAT", "json");
   Env json("MESH_AGENT_JSON", "true");
+  Env mesh("MESH_AGENT_MESH_CIDR", "10.2.0.0/16");
+  Env datacenter("MESH_AGENT_DATACENTER", "dc7");
+  Env ttl("MESH_AGENT_LEAF_TTL", "60");
+  Env kernel("MESH_AGENT_DISABLE_KERNEL_TLS", "true");
+  {
+    Env svids("MESH_AGENT_SVID_DIR", "/v");
+    auto other = parse({"status"});
+    ASSERT_TRUE(other);
+    EXPECT_EQ(other->svid_dir, "/v");
+  }
+  Env identity("MESH_AGENT_IDENTITY_DIR", "/i");
   auto o = parse({"status"});
   ASSERT_TRUE(o);
   ASSERT_EQ(o->node_cidrs.size(), 1u);
@@ -156,6 +167,11 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   EXPECT_EQ(o->log_level, "warn");
   EXPECT_EQ(o->log_format, log::Format::Json);
   EXPECT_TRUE(o->json);
+  ASSERT_EQ(o->mesh_cidrs.size(), 1u);
+  EXPECT_EQ(o->datacenter, "dc7");
+  EXPECT_EQ(o->leaf_ttl, std::chrono::seconds(60));
+  EXPECT_TRUE(o->disable_kernel_tls);
+  EXPECT_EQ(o->identity_dir, "/i");
   // A flag that is added without a variable of its own, or without a line here, shows.
   testing::internal::CaptureStdout();
   (void)parse({"--help"});
@@ -164,7 +180,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   for (auto at = help.find("\n  --"); at != help.npos; at = help.find("\n  --", at + 1)) ++flags;
   for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
   EXPECT_EQ(flags, variables) << help;
-  EXPECT_EQ(flags, 14u) << "a new flag belongs into this test";
+  EXPECT_EQ(flags, 20u) << "a new flag belongs into this test";
 }
 
 TEST(Options, RefusesAWrongValueFromTheEnvironment) {

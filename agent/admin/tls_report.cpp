@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/admin/tls_report.h"
+
+#include "agent/bpf/abi_convert.h"
+
+namespace mesh::admin {
+
+TlsReport::TlsReport(relay::Pool& relay) {
+  auto rows = relay.connections();
+  if (!rows) return;
+  for (auto& row : *rows) {
+    if (row.state == relay::ConnectionRecord::State::Idle) ++idle_;
+    if (!row.security) continue;
+    if (row.secure_side == relay::Side::Outbound)
+      by_client_.insert_or_assign({row.client_netns, row.client}, std::move(row));
+    else
+      by_server_.insert_or_assign({row.server_netns, row.server_source}, std::move(row));
+  }
+}
+
+nlohmann::json TlsReport::of(const mesh_conn_info& c) const {
+  const bool source = c.series.reporter == MESH_REPORTER_SOURCE;
+  // The client's socket is what the relay accepted; the server's has the relay at its other end.
+  const Key key{c.netns, source ? Endpoint{bpf::from_abi(c.tuple.local), c.tuple.local_port}
+                                : Endpoint{bpf::from_abi(c.tuple.remote), c.tuple.remote_port}};
+  const auto& table = source ? by_client_ : by_server_;
+  auto found = table.find(key);
+  if (found == table.end()) return nullptr;
+  const auto& row = found->second;
+  const auto& security = *row.security;
+  return {{"own", security.own_id},
+          {"peer", security.peer.id.uri()},
+          {"peer_node", security.peer.node},
+          {"sni", security.sni},
+          {"handshake", security.resumed ? "psk" : "full"},
+          {"leg", security.reused ? "reused" : "fresh"},
+          {"cipher", row.tls.cipher},
+          {"kernel_tx", row.tls.kernel_tx},
+          {"kernel_rx", row.tls.kernel_rx},
+          {"records_sent", row.tls.records_sent},
+          {"records_received", row.tls.records_received}};
+}
+
+}  // namespace mesh::admin

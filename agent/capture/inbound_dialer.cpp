@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/capture/inbound_dialer.h"
+
+#include "agent/bpf/abi_convert.h"
+#include "agent/capture/app_leg.h"
+#include "agent/policy/decision.h"
+
+namespace mesh::capture {
+namespace {
+
+using relay::DialReason;
+
+tl::unexpected<relay::DialFailure> failure(DialReason reason, std::string what) {
+  return tl::unexpected(relay::DialFailure{reason, Error{{}, std::move(what)}});
+}
+
+bool has_instance_at(const MeshView& view, std::string_view service, const Address& address) {
+  for (const auto* candidate : view.catalog->services_at(address))
+    if (candidate->name == service) return true;
+  return false;
+}
+
+// A node's CA can name any workload of the trust domain, so the catalog has to place it: the leg
+// comes from the address of a workload with that identity on the node that issued it.
+tl::expected<void, std::string> placed(const MeshView& view, const ktls::Peer& peer,
+                                       const Address& from) {
+  const auto service = view.service_of(peer.id);
+  if (!service) return tl::unexpected(peer.id.uri() + " is not of this mesh");
+  const auto there = view.catalog->identity_of(from);
+  const auto* node = view.catalog->node_of(from);
+  if (!there || *there != *service || node == nullptr || node->name != peer.node)
+    return tl::unexpected(fmt::format("the catalog has no {} of node {} at {}", peer.id.uri(),
+                                      peer.node, from.to_string()));
+  return {};
+}
+
+}  // namespace
+
+tl::expected<std::optional<relay::SecureLeg>, relay::DialFailure> InboundDialer::secure_client(
+    const relay::Accepted& accepted) {
+  const auto view = mesh_->get();
+  if (!view) return failure(DialReason::NoEndpoint, "there is no catalog yet");
+  auto own = view->own.find(accepted.local.address);
+  if (own == view->own.end())
+    return failure(DialReason::NoIdentity,
+                   fmt::format("no service has an instance at {}, so it has no identity",
+                               accepted.local.address.to_string()));
+  // The SNI must name a service that this workload has; whichever it is, the workload answers with
+  // its one identity.
+  auto choose = [view, contexts = contexts_, service = own->second,
+                 address = accepted.local.address](std::string_view sni) -> ktls::ContextPtr {
+    const auto wanted = service_of_sni(*view, sni);
+    if (!wanted || !has_instance_at(*view, *wanted, address)) return nullptr;
+    return contexts->find(service).value_or(nullptr);
+  };
+  auto handshake = ktls::server_handshake(std::move(choose), {std::string(relay::kMeshAlpn)},
+                                          accepted.client_fd);
+  if (!handshake)
+    return tl::unexpected(relay::DialFailure{DialReason::Handshake, std::move(handshake).error()});
+  return relay::SecureLeg{std::move(*handshake),
+                          view->id_of(own->second).value_or(ktls::SpiffeId{}).uri(),
+                          [view, from = accepted.client.address](const ktls::Peer& peer) {
+                            return placed(*view, peer, from);
+                          }};
+}
+
+tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(
+    const relay::Accepted& accepted) {
+  const auto view = mesh_->get();
+  const auto& peer = accepted.security->peer;
+  // Again for every connection of a leg: what was true at the handshake may not be any more.
+  if (auto still = placed(*view, peer, accepted.client.address); !still)
+    return failure(DialReason::Denied, std::move(still).error());
+  if (peer.not_after <= std::chrono::system_clock::now())
+    return failure(DialReason::Denied, peer.id.uri() + " has expired");
+  auto own = view->own.find(accepted.local.address);
+  if (own == view->own.end() || !contexts_->find(own->second))
+    return failure(DialReason::NoIdentity, "the workload has no identity any more");
+  // The peer means whom it shook hands with, and the workload may have become somebody else since.
+  if (auto id = view->id_of(own->second); !id || id->uri() != accepted.security->own_id)
+    return failure(DialReason::Denied,
+                   fmt::format("{} is not {} any more", accepted.local.address.to_string(),
+                               accepted.security->own_id));
+
+  Endpoint server{accepted.local.address, 0};
+  if (accepted.request) {
+    server.port = accepted.request->port;
+  } else {
+    const auto wanted = service_of_sni(*view, accepted.security->sni);
+    const auto* service = wanted ? view->catalog->find(*wanted) : nullptr;
+    if (service != nullptr)
+      for (const auto& instance : service->instances)
+        if (instance.address == server.address) server.port = instance.port;
+  }
+  if (server.port == 0 || server.port == MESH_PORT_MESH || server.port == MESH_PORT_OUTBOUND)
+    return failure(DialReason::NoEndpoint, "no such port");
+
+  const std::string source = *view->service_of(peer.id);
+  const auto* service = view->catalog->service_at(server);
+  const auto decision = policy::decide(
+      {source, service != nullptr ? std::string_view(service->name) : std::string_view{},
+       server.port});
+  if (decision.verdict != policy::Verdict::Allow) {
+    datapath_.count_denied(MESH_DENY_POLICY);
+    return failure(DialReason::Denied,
+                   fmt::format("{} to {}: {}", source, server.to_string(), decision.reason));
+  }
+  const auto netns = directory_->find(server.address);
+  if (!netns || netns->cookie != accepted.netns_cookie)
+    return failure(DialReason::NoEndpoint, "the workload has gone");
+  const mesh_leg client{
+      .client_addr = bpf::to_abi(accepted.client.address),
+      .client_port = accepted.request ? accepted.request->client_port : accepted.client.port,
+      .pad = 0,
+      .source = view->label_of(source),
+      .path = MESH_PATH_TWOLEG,
+      .pad2 = 0};
+  return connect_app_leg(datapath_, *netns, server, client);
+}
+
+}  // namespace mesh::capture

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the relay's threads need to know of the mesh to open and to admit mesh legs. The control
+// thread publishes whole snapshots.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "agent/capture/labels.h"
+#include "agent/catalog/model.h"
+#include "ktls/spiffe_id.h"
+
+namespace mesh::capture {
+
+struct MeshView {
+  std::shared_ptr<const catalog::Catalog> catalog;
+  std::string node_name;
+  std::string trust_domain;
+  std::string datacenter;
+  // Address of a workload here -> the service that it has its identity from. By address, because
+  // that is all that other nodes know it by: a dual-stack workload is listed with both.
+  std::map<Address, std::string> own;
+  std::map<std::string, std::uint32_t, std::less<>> labels;
+
+  [[nodiscard]] Result<ktls::SpiffeId> id_of(std::string_view service) const {
+    return ktls::SpiffeId::of_service(trust_domain, {"default", datacenter, std::string(service)});
+  }
+  // The service of an identity of this mesh: our trust domain, namespace and datacenter.
+  [[nodiscard]] std::optional<std::string> service_of(const ktls::SpiffeId& id) const {
+    auto parts = id.service();
+    if (!parts || id.trust_domain() != trust_domain || parts->ns != "default" ||
+        parts->dc != datacenter)
+      return std::nullopt;
+    return std::move(parts->service);
+  }
+  [[nodiscard]] std::uint32_t label_of(std::string_view service) const {
+    auto it = labels.find(service);
+    return it == labels.end() ? std::uint32_t{MESH_LABEL_UNKNOWN} : it->second;
+  }
+};
+
+class MeshDirectory {
+ public:
+  void publish(MeshView view) { current_.store(std::make_shared<const MeshView>(std::move(view))); }
+  // Any thread; null before the first catalog.
+  [[nodiscard]] std::shared_ptr<const MeshView> get() const { return current_.load(); }
+
+ private:
+  std::atomic<std::shared_ptr<const MeshView>> current_;
+};
+
+// Consul's form: <service>.<namespace>.<datacenter>.internal.<trust domain>
+std::string sni_of(const MeshView& view, std::string_view service);
+// The service that an SNI names; nothing when it is not of this mesh.
+std::optional<std::string> service_of_sni(const MeshView& view, std::string_view sni);
+
+}  // namespace mesh::capture
