@@ -103,6 +103,14 @@ Result<Programs> Programs::open(const Options& options) {
 
 void Programs::undo_new_pins() {
   for (const auto& name : new_links_) (void)::unlink(pins_.link(name).c_str());
+  held_.clear();
+}
+
+Status Programs::hold(const std::string& name, int link) {
+  UniqueFd copy(::fcntl(link, F_DUPFD_CLOEXEC, 0));
+  if (!copy) return fail_errno(errno, fmt::format("hold link {}", name));
+  held_[name] = std::move(copy);
+  return {};
 }
 
 Status Programs::load(const Options& options) {
@@ -188,7 +196,7 @@ Status Programs::attach_cgroup_program(bpf_program* program) {
     if (info && info->cgroup.cgroup_id == cgroup_id_) {
       if (bpf_link_update(pinned.get(), bpf_program__fd(program), nullptr) != 0)
         return fail_errno(errno, "put the new program in place of the pinned one");
-      return {};
+      return hold(name, pinned.get());
     }
     // The cgroup is gone or another one: the old link serves nobody that this agent manages.
     if (::unlink(path.c_str()) != 0)
@@ -204,7 +212,7 @@ Status Programs::attach_cgroup_program(bpf_program* program) {
   if (bpf_link__pin(link.get(), path.c_str()) != 0)
     return fail_errno(errno, fmt::format("pin {}", path.string()));
   new_links_.push_back(name);
-  return {};
+  return hold(name, bpf_link__fd(link.get()));
 }
 
 Status Programs::attach_sniffer() {
@@ -214,9 +222,10 @@ Status Programs::attach_sniffer() {
 }
 
 Status Programs::detach_sniffer() {
-  const auto path = pins_.link(bpf_program__name(skeleton_->progs.mesh_skb_egress));
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT)
+  const std::string name = bpf_program__name(skeleton_->progs.mesh_skb_egress);
+  if (::unlink(pins_.link(name).c_str()) != 0 && errno != ENOENT)
     return fail_errno(errno, "detach the HTTP sniffer");
+  held_.erase(name);
   return {};
 }
 
@@ -253,6 +262,7 @@ Status Programs::attach_tracing() {
       return fail_errno(errno, "write the runtime map");
     if (::rename(fresh.c_str(), path.c_str()) != 0) return fail_errno(errno, "move the pin");
     new_links_.back() = kRecvLink;
+    return hold(kRecvLink, bpf_link__fd(link.get()));
   } else if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
     return fail_errno(errno, "unpin the old tracker");
   }
@@ -281,7 +291,7 @@ Status Programs::attach_inbound(std::uint64_t netns_cookie, int netns_fd) {
   const int program = bpf_program__fd(skeleton_->progs.mesh_inbound);
   UniqueFd pinned(bpf_obj_get(path.c_str()));
   if (pinned) {
-    if (bpf_link_update(pinned.get(), program, nullptr) == 0) return {};
+    if (bpf_link_update(pinned.get(), program, nullptr) == 0) return hold(name, pinned.get());
     if (::unlink(path.c_str()) != 0)
       return fail_errno(errno, fmt::format("unpin {}", path.string()));
   }
@@ -289,13 +299,16 @@ Status Programs::attach_inbound(std::uint64_t netns_cookie, int netns_fd) {
   if (!link) return fail_errno(errno, "attach sk_lookup to the workload's namespace");
   if (bpf_obj_pin(link.get(), path.c_str()) != 0)
     return fail_errno(errno, fmt::format("pin {}", path.string()));
+  held_[name] = std::move(link);
   return {};
 }
 
 Status Programs::detach_inbound(std::uint64_t netns_cookie) {
-  const auto path = pins_.link(kNetnsPrefix + std::to_string(netns_cookie));
+  const std::string name = kNetnsPrefix + std::to_string(netns_cookie);
+  const auto path = pins_.link(name);
   if (::unlink(path.c_str()) != 0 && errno != ENOENT)
     return fail_errno(errno, fmt::format("unpin {}", path.string()));
+  held_.erase(name);
   return {};
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -77,6 +78,7 @@ class Programs {
   Status attach_tracing();
   Status prepare_iterators();
   void undo_new_pins();
+  Status hold(const std::string& name, int link);
 
   Pins pins_;
   SkeletonPtr skeleton_;
@@ -86,6 +88,9 @@ class Programs {
   std::vector<Degraded> degraded_;
   std::vector<std::string> new_links_;
   UniqueFd fold_link_, connections_link_, cookies_link_;
+  // The links beside their pins, by the pin's name: while the agent runs, whoever deletes the pins
+  // must not open the datapath with them.
+  std::map<std::string, UniqueFd> held_;
 };
 
 }  // namespace mesh::bpf
