@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Declares tests, fuzzers and the rung (ctest label) that each belongs to; tests/README.md explains the rungs.
 #
-#   mesh_add_test(<name> LABEL unit|bpfhost|bpfrun|bpfnative|netns SOURCES ... LIBS ... [TIMEOUT seconds])
+#   mesh_add_test(<name> LABEL unit|bpfhost|bpfrun|bpfnative|netns|netnsnative SOURCES ... LIBS ... [TIMEOUT seconds])
 #   mesh_add_fuzzer(<name> SOURCES ... LIBS ... [CORPUS dir])     only with -DMESH_FUZZ=ON and clang
 #
 # The target mesh_tests_<label> builds all tests of a rung, mesh_fuzzers all fuzzers.
@@ -25,7 +25,7 @@ function(mesh_add_test name)
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
-    if(ARG_LABEL STREQUAL "netns")
+    if(ARG_LABEL MATCHES "^netns")
       set(ARG_TIMEOUT 300) # an emulated guest is slow
     endif()
   endif()
@@ -35,7 +35,7 @@ function(mesh_add_test name)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
     TEST_PREFIX "${ARG_LABEL}.")
-  if(ARG_LABEL MATCHES "^(netns|bpfrun|bpfnative)$")
+  if(ARG_LABEL MATCHES "^(netns|netnsnative|bpfrun|bpfnative)$")
     # Real hooks on the whole machine: never two at a time.
     set_property(GLOBAL APPEND PROPERTY MESH_ROOT_TESTS ${name})
   endif()

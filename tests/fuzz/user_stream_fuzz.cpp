@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -23,7 +24,8 @@ using mesh::Io;
 using mesh::UniqueFd;
 using namespace mesh::ktls;
 
-void require(bool condition) {
+void require(bool condition, int line = __builtin_LINE()) {
+  if (!condition) std::fprintf(stderr, "violated at line %d\n", line);
   if (!condition) std::abort();
 }
 

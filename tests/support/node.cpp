@@ -217,6 +217,8 @@ void Node::write_config(const std::string& file, std::string_view text) {
   if (::rename(temporary.c_str(), path.c_str()) < 0) must(fail_errno(errno, path), "write config");
 }
 
+std::string cable_device(const Node& other) { return link_name("to-", other.name()); }
+
 void link_nodes(Node& a, Node& b) {
   const std::string left = link_name("to-", b.name());
   const std::string right = link_name("to-", a.name());

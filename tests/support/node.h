@@ -116,5 +116,7 @@ class Node {
 
 // A cable between two nodes, with routes to each other's pods.
 void link_nodes(Node& a, Node& b);
+// The end of the cable towards `other`, in the namespace of the node at the near end.
+std::string cable_device(const Node& other);
 
 }  // namespace mesh::test

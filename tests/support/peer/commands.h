@@ -49,6 +49,7 @@ struct ClientOptions {
   bool no_shutdown = false;  // closes only after the reply, which then is as long as the text
   bool interactive = false;  // a line of stdin a message, until it ends
   unsigned repeat = 1;       // connections, one after the other
+  unsigned pause_ms = 0;     // between two of them
 };
 int client(const ClientOptions& options);
 
@@ -79,6 +80,7 @@ struct ManyOptions {
   ConnectOptions connect;
   unsigned count = 1;
   unsigned parallel = 1;
+  bool echo = false;  // hold: once all are open, a byte each and its echo
 };
 int hold(const ManyOptions& options);
 int shortlived(const ManyOptions& options);

@@ -63,6 +63,7 @@ int main(int argc, char** argv) {
   client_command->add_flag("--interactive", client_options.interactive,
                            "Send the lines of stdin, one reply line each");
   client_command->add_option("--repeat", client_options.repeat, "Connections, one after the other");
+  client_command->add_option("--pause", client_options.pause_ms, "Milliseconds between them");
   client_command->callback([&] { code = client(client_options); });
 
   SinkOptions sink_options;
@@ -137,6 +138,8 @@ int main(int argc, char** argv) {
   auto* hold_command =
       app.add_subcommand("hold", "Opens N connections, keeps them until stdin ends");
   hold_command->add_option("count", hold_options.count, "N")->required();
+  hold_command->add_flag("--echo", hold_options.echo,
+                         "Once all are open, one byte and its echo each");
   add_connect(*hold_command, hold_options.connect);
   hold_command->callback([&] { code = hold(hold_options); });
 

@@ -57,6 +57,15 @@ int hold(const ManyOptions& options) {
     }
     open.push_back(std::move(*fd));
   }
+  if (options.echo) {
+    for (const auto& fd : open)
+      if (const int error = send_all(fd.get(), "x"); error != 0) return emit_failure("send", error);
+    for (const auto& fd : open) {
+      char byte = 0;
+      const ssize_t n = ::recv(fd.get(), &byte, 1, 0);
+      if (n != 1 || byte != 'x') return emit_failure("recv", n < 0 ? errno : EPROTO);
+    }
+  }
   emit({{"ok", true}, {"event", "holding"}, {"open", open.size()}});
   wait_stdin_eof();
   return 0;

@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 #include <iostream>
+#include <thread>
 
 #include "tests/support/peer/commands.h"
 
@@ -113,7 +114,11 @@ int fill(int fd, const SourceOptions& options) {
 
 int client(const ClientOptions& options) {
   int code = 0;
-  for (unsigned i = 0; i < options.repeat; ++i) code = std::max(code, one_client(options));
+  for (unsigned i = 0; i < options.repeat; ++i) {
+    if (i > 0 && options.pause_ms > 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(options.pause_ms));
+    code = std::max(code, one_client(options));
+  }
   return code;
 }
 

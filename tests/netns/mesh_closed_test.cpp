@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Nothing of a connection of the mesh is ever in clear on the cable, whatever becomes of the
+// agents: a secret that all clients send is looked for in a capture.
+#include <random>
+
+#include "tests/netns/two_nodes.h"
+#include "tests/support/must.h"
+
+namespace mesh::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+const std::string kSecret = "the-secret-of-this-test-must-stay-within-the-nodes";
+
+class MeshClosed : public TwoNodes {
+ protected:
+  void SetUp() override {
+    TwoNodes::SetUp();
+    if (!a_) return;
+    second_ = &a_->add_pod("second");
+    echo_.emplace(start_server(*server_, {"echo-server", "--port", "8080", "--quiet"}));
+    echo6_.emplace(start_server(*server_, {"echo-server", "--port", "8086", "--quiet"}));
+  }
+  void TearDown() override {
+    load_.clear();
+    echo_.reset();
+    echo6_.reset();
+    TwoNodes::TearDown();
+  }
+  [[nodiscard]] std::vector<TestService> services() const {
+    return {{"caller", {{client_->addr4, 1}, {client_->addr6, 1}}},
+            {"other", {{second_->addr4, 1}, {second_->addr6, 1}}},
+            {"web", {{server_->addr4, 8080}}},
+            {"web6", {{server_->addr6, 8086}}}};
+  }
+
+  // Clients that never cease to connect and to send the secret, by every address that they know.
+  void start_load() {
+    for (const Pod* pod : {client_, second_}) {
+      add_client(*pod, server_->addr4, 8080);
+      add_client(*pod, server_->addr6, 8086);
+    }
+  }
+  void add_client(const Pod& pod, const std::string& to, std::uint16_t port) {
+    load_.push_back(
+        pod.spawn(peer({"client", "--to", to, "--port", std::to_string(port), "--text", kSecret,
+                        "--repeat", "1000000", "--pause", "10", "--timeout", "3000"})));
+  }
+  // Echoes that every client has had.
+  [[nodiscard]] std::vector<std::size_t> served() const {
+    std::vector<std::size_t> counts;
+    for (const auto& client : load_) {
+      std::size_t count = 0;
+      const std::string out = client.out();
+      for (auto at = out.find(kSecret); at != std::string::npos; at = out.find(kSecret, at + 1))
+        ++count;
+      counts.push_back(count);
+    }
+    return counts;
+  }
+  void expect_everybody_is_served() {
+    const auto before = served();
+    EXPECT_TRUE(eventually(
+        60s,
+        [&] {
+          const auto now = served();
+          for (std::size_t i = 0; i < now.size(); ++i)
+            if (now[i] <= before[i]) return false;
+          return true;
+        },
+        "every client is served"));
+  }
+  static void expect_nothing_in_clear(CableCapture& cable) {
+    EXPECT_FALSE(cable.contains(kSecret));
+    EXPECT_FALSE(cable.contains(kSecret.substr(0, 20)));
+    EXPECT_EQ(cable.plaintext_segments(), 0u);
+  }
+
+  Pod* second_ = nullptr;
+  std::optional<Process> echo_;
+  std::optional<Process> echo6_;
+  std::vector<Process> load_;
+};
+
+TEST_F(MeshClosed, AgentsAreKilledAtAnyMoment) {
+  start(services());
+  wait_enrolled(*agent_a_, *second_);
+  auto cable = capture();
+  start_load();
+  expect_everybody_is_served();
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  std::minstd_rand random(seed);
+  const unsigned kills = in_guest() ? 4 : long_form() ? 100 : 20;
+  const int slow = in_guest() ? 10 : 1;
+  // Every other kill hits an agent that is starting.
+  for (unsigned i = 0; i < kills; i += 2) {
+    const bool first = random() % 2 == 0;
+    Node& node = first ? *a_ : *b_;
+    Agent& agent = first ? *agent_a_ : *agent_b_;
+    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 200 * slow));
+    agent.kill9();
+    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 100 * slow));
+    const auto started = Agent::try_run(node, agent_options(node),
+                                        std::chrono::milliseconds((20 + random() % 600) * slow));
+    EXPECT_TRUE(started.timed_out) << started.describe();
+    agent.start();
+  }
+  expect_everybody_is_served();
+  load_.clear();
+  EXPECT_GT(cable.count("tcp port 15008"), 1000u / static_cast<unsigned>(slow));
+  expect_nothing_in_clear(cable);
+}
+
+TEST_F(MeshClosed, BeforeTheAgentsRunAndWithoutTheirPins) {
+  // What the rest rests on: without anything of ours all is seen.
+  auto open = capture();
+  EXPECT_EQ(run_client(*client_, server_->addr4, 8080, {"--text", kSecret})["reply"], kSecret);
+  EXPECT_TRUE(open.contains(kSecret));
+  EXPECT_GE(open.plaintext_segments(), 2u);
+
+  // A node has booted: the guard is there, the pods start, the agents come last.
+  write_catalog(services());
+  for (Node* node : {&*a_, &*b_}) {
+    AgentOptions guard = agent_options(*node);
+    guard.extra.insert(guard.extra.begin(), "guard");
+    const RunResult done = Agent::try_run(*node, guard, 60s);
+    ASSERT_TRUE(done.ok()) << done.describe();
+  }
+  auto cable = capture();
+  start_load();
+  EXPECT_EQ(run_client(*client_, server_->addr4, 8080)["errno"], "ECONNREFUSED");
+  // The client's agent first, so that for a time it has nobody to speak to.
+  start_agent(*a_, agent_a_);
+  std::this_thread::sleep_for(300ms);
+  EXPECT_THAT(served(), ::testing::Each(0u));
+  start_agent(*b_, agent_b_);
+  expect_everybody_is_served();
+
+  // Somebody deletes the pins. The agents hold what was pinned, so all goes on.
+  for (Node* node : {&*a_, &*b_}) must(remove_tree(node->pin_dir()), "remove the pins");
+  expect_everybody_is_served();
+  // With the agent its programs go now, and its pods are pods of no mesh. What they send is refused
+  // by the other node, before a byte of it.
+  agent_a_->kill9();
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        return metric(*agent_b_, "mesh_denied_total", {{"reason", "plaintext_outside"}}) > 0;
+      },
+      "plaintext is refused"));
+  EXPECT_FALSE(run_client(*client_, server_->addr4, 8080).value("ok", true));
+  agent_a_->start();
+  expect_everybody_is_served();
+  load_.clear();
+  expect_nothing_in_clear(cable);
+}
+
+}  // namespace
+}  // namespace mesh::test

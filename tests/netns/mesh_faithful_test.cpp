@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an application notices of the two agents between it and its peer: nothing. Every way to use
+// a TCP connection, from one node to the other.
+#include "tests/netns/two_nodes.h"
+
+namespace mesh::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint64_t kMiB = 1 << 20;
+
+class MeshFaithful : public TwoNodes {
+ protected:
+  void SetUp() override {
+    TwoNodes::SetUp();
+    if (!a_) return;
+    // Ports are of no account by the pods' own addresses.
+    start({{"caller", {{client_->addr4, 1}, {client_->addr6, 1}}},
+           {"web", {{server_->addr4, 8080}}},
+           {"web6", {{server_->addr6, 8086}}}});
+  }
+
+  void expect_who_speaks_first() {
+    Process greeter = start_server(*server_, {"greeter", "--port", "8001", "--text", "hi\n"});
+    for (const auto& address : {server_->addr4, server_->addr6})
+      EXPECT_EQ(run_client(*client_, address, 8001, {"--read-first"})["greeting"], "hi\n");
+    Process echo = start_server(*server_, {"echo-server", "--port", "8002"});
+    EXPECT_EQ(run_client(*client_, server_->addr4, 8002, {"--no-shutdown"})["reply"], "hello");
+  }
+
+  void expect_resets() {
+    Process server = start_server(*server_, {"rst", "--port", "8003", "--after", "5"});
+    const auto seen = run_client(*client_, server_->addr4, 8003);
+    EXPECT_EQ(seen["errno"], "ECONNRESET") << seen;
+    Process echo = start_server(*server_, {"echo-server", "--port", "8004"});
+    EXPECT_EQ(run_peer(*client_, {"rst", "--to", server_->addr4, "--port", "8004"})["ok"], true);
+    EXPECT_EQ(wait_events(echo, "close", 1, 20s)[0]["end"], "ECONNRESET");
+    // A process that dies with its connection open sends what is left and a FIN, not a reset.
+    InteractiveClient client(*client_, server_->addr4, 8004);
+    EXPECT_EQ(client.say("hello")["reply"], "hello");
+    client.process().kill();
+    EXPECT_EQ(wait_events(echo, "close", 2, 20s)[1]["end"], "eof");
+  }
+
+  void expect_a_slow_reader_is_waited_for() {
+    Process reader = start_server(*server_, {"no-read", "--port", "8005"});
+    const auto before = std::pair(memory_kib(*agent_a_), memory_kib(*agent_b_));
+    std::vector<Process> sources;
+    for (int i = 0; i < 4; ++i)
+      sources.push_back(client_->spawn(peer({"source", "--to", server_->addr4, "--port", "8005",
+                                             "--bytes", "1000000000", "--until-blocked", "2000"}),
+                                       true));
+    for (auto& source : sources) {
+      const auto filled = wait_events(source, "filled", 1, 60s)[0];
+      EXPECT_TRUE(filled["blocked"]);
+      // Three sockets' buffers and a pipe or two.
+      EXPECT_LT(filled["bytes"].get<std::uint64_t>(), 64 * kMiB) << filled;
+    }
+    EXPECT_LT(memory_kib(*agent_a_), before.first + 8 * 1024);
+    EXPECT_LT(memory_kib(*agent_b_), before.second + 8 * 1024);
+    // Nobody else waits.
+    expect_exchange(server_->addr4, 8006, {.to_server = 100'000, .to_client = 100'000});
+    // What was slow comes to its end, too.
+    expect_exchange(
+        server_->addr4, 8007,
+        {.to_server = in_guest() ? kMiB : 4 * kMiB, .to_client = 1, .server = {"--slow", "500"}});
+  }
+
+  void expect_many_at_once() {
+    Process echo = start_server(*server_, {"echo-server", "--port", "8008", "--epoll", "--quiet"});
+    const unsigned count = in_guest() ? 200 : long_form() ? 10'000 : 1'000;
+    Process holding = client_->spawn(
+        peer({"hold", std::to_string(count), "--echo", "--to", server_->addr4, "--port", "8008"}),
+        true);
+    const auto held = wait_events(holding, "holding", 1, 300s)[0];
+    EXPECT_EQ(held["open"], count) << held;
+    EXPECT_EQ(metric(*agent_a_, "mesh_relay_connections_active"), count);
+    holding.close_stdin();
+    const auto status = holding.wait(60s);
+    ASSERT_TRUE(status) << status.error().what;
+    EXPECT_TRUE(status->ok()) << holding.out();
+  }
+};
+
+TEST_F(MeshFaithful, EveryByteInEveryWay) {
+  const std::uint64_t bulk = (in_guest() ? 8 : long_form() ? 1024 : 64) * kMiB;
+  expect_exchange(server_->addr4, 9000,
+                  {.to_server = bulk, .to_client = bulk, .limit = long_form() ? 600s : 200s});
+  expect_exchange(server_->addr6, 9001,
+                  {.to_server = bulk / 4, .to_client = bulk / 4, .more = {"--nonblock"}});
+  // One side ends its direction long before the other.
+  expect_exchange(server_->addr4, 9002,
+                  {.to_server = 0, .to_client = 2 * kMiB, .client = {"--half-close"}});
+  expect_exchange(server_->addr6, 9003,
+                  {.to_server = 2 * kMiB, .to_client = 0, .server = {"--half-close"}});
+  expect_exchange(server_->addr4, 9004,
+                  {.to_server = kMiB, .to_client = 3 * kMiB, .more = {"--half-close"}});
+  expect_who_speaks_first();
+  expect_resets();
+  const std::uint64_t single = in_guest() ? 2'000 : 20'000;
+  expect_exchange(server_->addr4, 9005,
+                  {.to_server = single, .to_client = single, .more = {"--max-chunk", "1"}});
+  expect_exchange(
+      server_->addr4, 9006,
+      {.to_server = bulk / 4, .to_client = bulk / 4, .more = {"--max-chunk", "1048576"}});
+  expect_exchange(server_->addr6, 9007,
+                  {.to_server = kMiB, .to_client = kMiB, .more = {"--connections", "8"}});
+  expect_a_slow_reader_is_waited_for();
+  expect_many_at_once();
+  for (auto* agent : {&*agent_a_, &*agent_b_}) {
+    EXPECT_EQ(metric(*agent, "mesh_tls_handshake_failures_total"), 0);
+    EXPECT_EQ(metric(*agent, "mesh_tls_limit_hits_total"), 0);
+    EXPECT_EQ(metric(*agent, "mesh_relay_dial_failures_total"), 0)
+        << agent->metrics().dump("mesh_relay_dial_failures_total");
+  }
+}
+
+TEST_F(MeshFaithful, LossAndDelayOnTheCable) {
+  const auto shape = [](const Node& at, const Node& towards) {
+    return at.host().run({"tc", "qdisc", "add", "dev", cable_device(towards), "root", "netem",
+                          "loss", "2%", "delay", "25ms"});
+  };
+  const RunResult first = shape(*a_, *b_);
+  if (!first.ok() && !in_guest()) GTEST_SKIP() << "this kernel has no sch_netem: " << first.err;
+  ASSERT_TRUE(first.ok()) << first.describe();
+  ASSERT_TRUE(shape(*b_, *a_).ok());
+  const std::uint64_t size = 4 * kMiB;
+  expect_exchange(server_->addr4, 9000, {.to_server = size, .to_client = size, .limit = 240s});
+  expect_exchange(
+      server_->addr6, 9001,
+      {.to_server = 20'000, .to_client = 20'000, .more = {"--connections", "8"}, .limit = 120s});
+}
+
+}  // namespace
+}  // namespace mesh::test

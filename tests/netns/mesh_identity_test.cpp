@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// Identities while they change: renewal, expiry, other roots, and workloads that are not who or
+// where the catalog says.
+#include <filesystem>
+
+#include "tests/netns/two_nodes.h"
+#include "tests/support/must.h"
+
+namespace mesh::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+const std::string kSecret = "the-secret-that-only-the-right-workload-may-have";
+
+class MeshIdentity : public TwoNodes {
+ protected:
+  [[nodiscard]] std::vector<TestService> services() const {
+    return {{"caller", {{client_->addr4, 1}}}, {"web", {{server_->addr4, 8080}}}};
+  }
+  void serve() {
+    start(services());
+    echo_.emplace(start_server(*server_, {"echo-server", "--port", "8080", "--quiet"}));
+  }
+  void TearDown() override {
+    echo_.reset();
+    TwoNodes::TearDown();
+  }
+  static double events(Agent& agent, const std::string& event) {
+    return metric(agent, "mesh_identity_events_total", {{"event", event}});
+  }
+  static double rejected(Agent& agent, const std::string& side, const std::string& reason) {
+    return metric(agent, "mesh_tls_peer_rejected_total", {{"side", side}, {"reason", reason}});
+  }
+  void expect_event(Agent& agent, const std::string& event, double wanted,
+                    std::chrono::milliseconds limit = 60s) {
+    EXPECT_TRUE(eventually(
+        limit, [&] { return events(agent, event) >= wanted; }, event));
+  }
+  [[nodiscard]] bool reached() {
+    return run_client(*client_, server_->addr4, 8080, {"--text", kSecret})["reply"] == kSecret;
+  }
+
+  std::optional<Process> echo_;
+};
+
+TEST_F(MeshIdentity, LeavesRenewUnderOpenConnectionsAndEndThemWithTheirLast) {
+  extra_flags = {"--leaf-ttl", "5"};
+  serve();
+  auto cable = capture();
+  InteractiveClient client(*client_, server_->addr4, 8080);
+  ASSERT_EQ(client.say(kSecret)["reply"], kSecret);
+  const double at_a = events(*agent_a_, "renewed");
+  const double at_b = events(*agent_b_, "renewed");
+  EXPECT_TRUE(eventually(
+      120s,
+      [&] {
+        EXPECT_EQ(client.say(kSecret)["reply"], kSecret);
+        return events(*agent_a_, "renewed") >= at_a + 3 && events(*agent_b_, "renewed") >= at_b + 3;
+      },
+      "three renewals at both"));
+  EXPECT_EQ(client.say(kSecret)["reply"], kSecret);
+  EXPECT_EQ(events(*agent_a_, "gone") + events(*agent_b_, "gone"), 0);
+  EXPECT_TRUE(reached());
+
+  // The client's node gets a certificate that ends soon, and no other: neither has its workload
+  // one.
+  const double reloaded = events(*agent_a_, "reloaded");
+  issue_node(*a_, {"--ttl", "12s"});
+  expect_event(*agent_a_, "reloaded", reloaded + 1);
+  EXPECT_EQ(client.say(kSecret)["reply"], kSecret);
+  expect_event(*agent_a_, "gone", 1);
+  EXPECT_FALSE(client.say(kSecret).value("ok", true));
+  const Labels no_identity{{"reason", "no_identity"}};
+  const double before = metric(*agent_a_, "mesh_relay_dial_failures_total", no_identity);
+  EXPECT_FALSE(reached());
+  EXPECT_EQ(metric(*agent_a_, "mesh_relay_dial_failures_total", no_identity), before + 1);
+  issue_node(*a_);
+  EXPECT_TRUE(eventually(
+      60s, [&] { return reached(); }, "a new certificate of the node heals it"));
+
+  EXPECT_FALSE(cable.contains(kSecret));
+  EXPECT_EQ(cable.plaintext_segments(), 0u);
+}
+
+TEST_F(MeshIdentity, TheRootIsReplacedUnderTraffic) {
+  serve();
+  Process load = client_->spawn(peer({"client", "--to", server_->addr4, "--port", "8080", "--text",
+                                      kSecret, "--repeat", "100000", "--pause", "10"}));
+  InteractiveClient open(*client_, server_->addr4, 8080);
+  ASSERT_EQ(open.say("before")["reply"], "before");
+  const auto copy_trust = [&] {
+    const double before_a = events(*agent_a_, "reloaded");
+    const double before_b = events(*agent_b_, "reloaded");
+    for (const Node* node : {&*a_, &*b_}) {
+      const std::string next = identity_dir(*node) + "/trust.next";
+      std::filesystem::copy_file(ca_dir() + "/trust.pem", next);
+      std::filesystem::rename(next, identity_dir(*node) + "/trust.pem");
+    }
+    expect_event(*agent_a_, "reloaded", before_a + 1);
+    expect_event(*agent_b_, "reloaded", before_b + 1);
+  };
+  const auto issue = [&](const Node& node, Agent& agent) {
+    const double before = events(agent, "reloaded");
+    const double renewed = events(agent, "renewed");
+    issue_node(node);
+    expect_event(agent, "reloaded", before + 1);
+    expect_event(agent, "renewed", renewed + 1);
+    EXPECT_TRUE(reached());
+  };
+  const Labels full{{"side", "outbound"}, {"kind", "full"}};
+  const double handshakes = metric(*agent_a_, "mesh_tls_handshakes_total", full);
+  ASSERT_TRUE(ca({"rotate", "--dir", ca_dir()}).ok());
+  copy_trust();
+  issue(*a_, *agent_a_);
+  issue(*b_, *agent_b_);
+  ASSERT_TRUE(ca({"retire-root", "--dir", ca_dir()}).ok());
+  copy_trust();
+  EXPECT_TRUE(reached());
+  EXPECT_GT(metric(*agent_a_, "mesh_tls_handshakes_total", full), handshakes);
+  EXPECT_EQ(open.say("after")["reply"], "after");
+  load.kill();
+  std::size_t served = 0;
+  for (const auto& line : json_lines(load.out())) {
+    EXPECT_EQ(line.value("ok", false), true) << line;
+    ++served;
+  }
+  EXPECT_GT(served, 20u);
+  EXPECT_EQ(metric(*agent_a_, "mesh_tls_peer_rejected_total"), 0);
+  EXPECT_EQ(metric(*agent_b_, "mesh_tls_peer_rejected_total"), 0);
+}
+
+TEST_F(MeshIdentity, AWorkloadThatTheCatalogPlacesElsewhereIsRefused) {
+  Pod& third = b_->add_pod("third");
+  const std::vector<TestService> right{{"caller", {{client_->addr4, 1}}},
+                                       {"web", {{server_->addr4, 8080}}},
+                                       {"bank", {{third.addr4, 8080}}}};
+  start(right);
+  echo_.emplace(start_server(*server_, {"echo-server", "--port", "8080"}));
+  EXPECT_TRUE(reached());
+  const auto accepted = [&] { return json_lines(echo_->out()).size(); };
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return accepted() == 3; }, "listening, accept, close"));
+  // Node a says of its own workload what only node b's is. Its CA signs that, and b knows better.
+  a_->write_config("services.json", services_json({{"bank", {{client_->addr4, 1}}},
+                                                   {"web", {{server_->addr4, 8080}}}}));
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        return agent_a_->status_json()["workloads"].dump().find("svc/bank") != std::string::npos;
+      },
+      "node a has issued what it may not"));
+  EXPECT_FALSE(reached());
+  EXPECT_TRUE(eventually(
+      kWithinOneSecond, [&] { return rejected(*agent_b_, "inbound", "identity") >= 1; },
+      "it is refused and counted"));
+  EXPECT_EQ(accepted(), 3u) << echo_->out();
+
+  // And the other way round: who answers is not who the client's catalog says.
+  a_->write_config("services.json", services_json(right));
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return reached(); }, "as it was"));
+  const auto seen = accepted();
+  b_->write_config("services.json", services_json({{"caller", {{client_->addr4, 1}}},
+                                                   {"bank", {{server_->addr4, 8080}}},
+                                                   {"web", {{third.addr4, 8080}}}}));
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        const auto status = agent_b_->status_json();
+        for (const auto& workload : status["workloads"])
+          if (workload.dump().find(server_->addr4) != std::string::npos)
+            return workload.dump().find("svc/bank") != std::string::npos;
+        return false;
+      },
+      "the server is somebody else"));
+  EXPECT_FALSE(reached());
+  EXPECT_EQ(accepted(), seen) << echo_->out();
+}
+
+TEST_F(MeshIdentity, APodThatTakesTheAddressGetsNothingOfTheOneBefore) {
+  serve();
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(reached());
+  EXPECT_GE(metric(*agent_a_, "mesh_tls_idle_legs"), 1);
+  const std::string address = server_->addr4;
+  const std::string vip = vip4("web");
+  echo_.reset();
+  // The catalog of the server's node follows, that of the client's does not yet.
+  b_->remove_pod("server");
+  server_ = &b_->add_pod("replacement", address, "");
+  b_->write_config("services.json", services_json({{"caller", {{client_->addr4, 1}}},
+                                                   {"stranger", {{address, 8080}}}}));
+  Process stranger = start_server(*server_, {"echo-server", "--port", "8080"});
+  wait_enrolled(*agent_b_, *server_);
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        return agent_b_->status_json()["workloads"].dump().find("svc/stranger") !=
+               std::string::npos;
+      },
+      "the new pod has its own identity"));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(run_client(*client_, vip, 80, {"--text", kSecret}).value("ok", false));
+    EXPECT_FALSE(reached());
+  }
+  EXPECT_EQ(json_lines(stranger.out()).size(), 1u) << stranger.out();
+  // When the client's node knows as well, whoever means the new pod reaches it, and under its name.
+  a_->write_config("services.json", services_json({{"caller", {{client_->addr4, 1}}},
+                                                   {"stranger", {{address, 8080}}}}));
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return reached(); }, "the new pod is reached"));
+  InteractiveClient client(*client_, address, 8080);
+  (void)client.say("hello");
+  EXPECT_EQ(secured_connection(*agent_a_, "source")["tls"]["peer"],
+            "spiffe://mesh.test/ns/default/dc/dc1/svc/stranger");
+}
+
+}  // namespace
+}  // namespace mesh::test

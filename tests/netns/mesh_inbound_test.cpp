@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// What reaches an application that mesh legs reach too: plaintext from outside only if its service
+// says so, and probes of its own node.
+#include "tests/netns/mesh_programs.h"
+
+namespace mesh::test {
+namespace {
+
+class MeshInbound : public MeshPrograms {
+ protected:
+  std::vector<TestService> more_services() override {
+    return {{"open", {{server_->addr4, 8082}}, "tcp", {{"mesh-inbound", "permissive"}}}};
+  }
+};
+
+TEST_F(MeshInbound, StrictPermissiveAndProbes) {
+  cable_.reset();  // what the permissive service is sent may be seen
+  Outside& outside = b_->add_outside("o");
+  Process nginx = start_nginx();
+  Process open = start_server(*server_, {"echo-server", "--port", "8082"});
+  const auto get = [&](const Place& from, bool h2c) {
+    std::vector<std::string> argv{
+        "curl", "-sS", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code} %{http_version}"};
+    if (h2c) argv.push_back("--http2-prior-knowledge");
+    argv.push_back(fmt::format("http://{}:{}/page", server_->addr4, h2c ? 81 : 80));
+    return from.run(argv).out;
+  };
+  const std::string http = "200 1.1";
+  const std::string http2 = "200 2";
+  // The mesh is in use from here on.
+  EXPECT_EQ(get(*client_, false), http);
+  EXPECT_EQ(get(*client_, true), http2);
+  InteractiveClient mesh(*client_, server_->addr4, 8082);
+  EXPECT_EQ(mesh.say("by the mesh")["reply"], "by the mesh");
+
+  // The kubelet of the node: HTTP, TCP, and gRPC, which is HTTP/2 in clear.
+  const Labels outside_reason{{"reason", "plaintext_outside"}};
+  const double refused_before = metric(*agent_b_, "mesh_denied_total", outside_reason);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(get(b_->host(), false), http);
+    EXPECT_EQ(get(b_->host(), true), http2);
+    EXPECT_TRUE(b_->host().run({"nc", "-z", "-w", "5", server_->addr4, "80"}).ok());
+  }
+  EXPECT_EQ(metric(*agent_b_, "mesh_denied_total", outside_reason), refused_before);
+
+  // Others: a machine beside the node, and the other node itself, which is no workload.
+  double refused = refused_before;
+  for (const Place* from : {static_cast<const Place*>(&outside), &a_->host()}) {
+    for (const std::uint16_t port : {80, 81}) {
+      const auto seen = run_client(*from, server_->addr4, port);
+      EXPECT_EQ(seen["errno"], "ECONNREFUSED") << seen;
+    }
+    const double now = metric(*agent_b_, "mesh_denied_total", outside_reason);
+    // A RST that is lost while the way back is being resolved makes for a second SYN.
+    EXPECT_GE(now, refused + 2);
+    refused = now;
+    const auto seen = run_client(*from, server_->addr4, 8082, {"--text", "in clear"});
+    EXPECT_EQ(seen["reply"], "in clear") << seen;
+  }
+  EXPECT_EQ(mesh.say("still there")["reply"], "still there");
+  EXPECT_EQ(get(*client_, false), http);
+}
+
+}  // namespace
+}  // namespace mesh::test

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mesh legs between two nodes: what is reached, what each side sees, what goes over the cable.
+#include "tests/netns/two_nodes.h"
+
+namespace mesh::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+class MeshLeg : public TwoNodes {
+ protected:
+  void SetUp() override {
+    TwoNodes::SetUp();
+    if (!a_) return;
+    start(services());
+  }
+  [[nodiscard]] std::vector<TestService> services() const {
+    return {{"caller", {{client_->addr4, 1}, {client_->addr6, 1}}},
+            {"web", {{server_->addr4, 8080}}},
+            {"web6", {{server_->addr6, 8086}}}};
+  }
+};
+
+TEST_F(MeshLeg, BothEndsSeeTheNamesAndNothingIsInClear) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  auto cable = capture();
+  const std::string v4 = vip4("web");
+  const std::string secret = "a-secret-that-must-not-be-seen-0123456789";
+  const auto seen = run_client(*client_, v4, 80, {"--text", secret});
+  ASSERT_TRUE(seen.value("ok", false)) << seen;
+  EXPECT_EQ(seen["reply"], secret);
+  EXPECT_EQ(unmapped(seen["getpeername"]), v4 + ":80");
+  EXPECT_EQ(host_of(unmapped(seen["getsockname"])), client_->addr4);
+  const auto accepted = wait_events(echo, "accept", 1)[0];
+  EXPECT_EQ(host_of(unmapped(accepted["accept"])), client_->addr4);
+  EXPECT_EQ(accepted["getpeername"], accepted["accept"]);
+  // By the pod's own address too, and by IPv6.
+  const auto direct = run_client(*client_, server_->addr4, 8080, {"--text", secret});
+  ASSERT_TRUE(direct.value("ok", false)) << direct;
+  Process echo6 = start_server(*server_, {"echo-server", "--port", "8086"});
+  const auto by6 = run_client(*client_, vip6("web6"), 80, {"--text", secret});
+  ASSERT_TRUE(by6.value("ok", false)) << by6;
+  EXPECT_EQ(by6["reply"], secret);
+  EXPECT_EQ(host_of(wait_events(echo6, "accept", 1)[0]["accept"]), client_->addr6);
+
+  EXPECT_GT(cable.count("tcp port 15008"), 10u);
+  EXPECT_EQ(cable.count("tcp and not port 15008"), 0u);
+  EXPECT_FALSE(cable.contains(secret));
+  EXPECT_FALSE(cable.contains("must-not-be-seen"));
+}
+
+TEST_F(MeshLeg, AConnectionIsListedWithItsSecurity) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  InteractiveClient client(*client_, vip4("web"), 80);
+  (void)client.say("hello");
+  const auto here = secured_connection(*agent_a_, "source");
+  EXPECT_EQ(here["path"], "twoleg");
+  EXPECT_EQ(here["tls"]["peer"], "spiffe://mesh.test/ns/default/dc/dc1/svc/web");
+  EXPECT_EQ(here["tls"]["own"], "spiffe://mesh.test/ns/default/dc/dc1/svc/caller");
+  EXPECT_EQ(here["tls"]["peer_node"], b_->name());
+  EXPECT_EQ(here["tls"]["handshake"], "full");
+  EXPECT_EQ(here["tls"]["leg"], "fresh");
+  EXPECT_EQ(here["tls"]["cipher"], "TLS_AES_128_GCM_SHA256");
+  EXPECT_GE(here["tls"]["records_sent"].get<int>(), 2);
+  const auto there = secured_connection(*agent_b_, "destination");
+  EXPECT_EQ(there["tls"]["peer"], "spiffe://mesh.test/ns/default/dc/dc1/svc/caller");
+  EXPECT_EQ(there["tls"]["peer_node"], a_->name());
+}
+
+TEST_F(MeshLeg, LaterConnectionsNeedNoNewHandshake) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  const std::string v4 = vip4("web");
+  for (int i = 0; i < 20; ++i) {
+    const auto seen = run_client(*client_, v4, 80, {"--text", "again"});
+    ASSERT_TRUE(seen.value("ok", false)) << i << ": " << seen;
+  }
+  const Labels out{{"side", "outbound"}};
+  const auto count = [&](const std::string& kind) {
+    return metric(*agent_a_, "mesh_tls_handshakes_total", {{"side", "outbound"}, {"kind", kind}});
+  };
+  EXPECT_EQ(count("full"), 1);
+  EXPECT_EQ(count("full") + count("psk") + count("reused"), 20);
+  EXPECT_GE(count("reused"), 15);
+}
+
+TEST_F(MeshLeg, SwitchesMakeEveryLegAFreshOne) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  const std::string v4 = vip4("web");
+  const auto set = [&](const std::vector<std::string>& values) {
+    for (auto* agent : {&*agent_a_, &*agent_b_}) {
+      std::vector<std::string> arguments{"debug", "set"};
+      arguments.insert(arguments.end(), values.begin(), values.end());
+      const RunResult done = agent->cli(arguments);
+      ASSERT_TRUE(done.ok()) << done.describe();
+    }
+  };
+  const auto expect = [&](double full, double psk, double reused) {
+    for (int i = 0; i < 3; ++i) {
+      const auto seen = run_client(*client_, v4, 80, {"--text", "again"});
+      ASSERT_TRUE(seen.value("ok", false)) << i << ": " << seen;
+    }
+    expect_metric(*agent_a_, "mesh_tls_handshakes_total", {{"side", "outbound"}, {"kind", "full"}},
+                  full);
+    expect_metric(*agent_a_, "mesh_tls_handshakes_total", {{"side", "outbound"}, {"kind", "psk"}},
+                  psk);
+    expect_metric(*agent_a_, "mesh_tls_handshakes_total",
+                  {{"side", "outbound"}, {"kind", "reused"}}, reused);
+  };
+  set({"psk=off", "mesh-idle-legs=0"});
+  expect(3, 0, 0);
+  set({"psk=on"});
+  expect(4, 2, 0);
+  EXPECT_EQ(metric(*agent_a_, "mesh_tls_idle_legs"), 0);
+  const RunResult refused = agent_a_->cli({"debug", "set", "mesh-idle-legs=-1"});
+  EXPECT_FALSE(refused.ok()) << refused.describe();
+}
+
+TEST_F(MeshLeg, ARefusedPortIsResetAndCounted) {
+  const auto refused = run_client(*client_, server_->addr4, 9999);
+  EXPECT_FALSE(refused.value("ok", false)) << refused;
+  expect_metric(*agent_a_, "mesh_relay_dial_failures_total", {{"reason", "refused"}}, 1);
+  // The leg is as good as before.
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  EXPECT_TRUE(run_client(*client_, vip4("web"), 80).value("ok", false));
+}
+
+TEST_F(MeshLeg, PlaintextFromTheOtherNodeIsRefused) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  // A process of node a itself is no workload: its SYN travels in clear and is answered with RST.
+  const auto seen = run_client(a_->host(), server_->addr4, 8080);
+  EXPECT_FALSE(seen.value("ok", false)) << seen;
+  EXPECT_GE(metric(*agent_b_, "mesh_denied_total", {{"reason", "plaintext_outside"}}), 1);
+}
+
+}  // namespace
+}  // namespace mesh::test
