@@ -6,7 +6,9 @@
 #   --kernel 6.12|6.1   of the measuring VM (default 6.12)
 #   --quick             fewer repeats: within some 2 % of the full run
 #   --baseline          only the rows without the agent
+#   --mesh              instead: two nodes and mutual TLS, beside pairs of proxies
 #   --readme            put the table into README.md, between its bench:begin and bench:end lines
+#                       (--mesh: bench-mesh:begin and bench-mesh:end)
 #   --strict            exit with 2 when a target is missed
 #   --profile           also sample where instructions go (perf; files in <build>/bench)
 #   --wall              instead: on this host's clock, interleaved rounds (root; attaches the agent)
@@ -32,6 +34,7 @@ build=${MESH_BUILD:-$ROOT/build}
 baseline=0
 quick=0
 readme=0
+mesh=0
 wall=0
 wall_vm=0
 only_report=0
@@ -43,6 +46,7 @@ while (($# > 0)); do
     --build) build=${2:?--build needs a value} && shift 2 ;;
     --quick) quick=1 && shift ;;
     --baseline) baseline=1 && shift ;;
+    --mesh) mesh=1 && shift ;;
     --readme) readme=1 && shift ;;
     --strict) report_options+=(--strict) && shift ;;
     --profile) profile=1 && shift ;;
@@ -54,27 +58,34 @@ while (($# > 0)); do
   esac
 done
 ((wall == 0 || readme == 0)) || die "--readme takes the table of instructions, not --wall"
+((mesh == 0 || wall + baseline == 0)) || die "--mesh goes with neither --wall nor --baseline"
 [[ $kernel == 6.12 || $kernel == 6.1 ]] || die "--kernel is 6.12 or 6.1"
 
 # Replaces what is between the two marks of README.md; fails when they are not there.
 put_into_readme() {
   local table=$1 fresh
   fresh=$(mktemp)
-  awk -v table="$table" '
-    /<!-- bench:begin -->/ { print; while ((getline line < table) > 0) print line; inside = 1; begun = 1 }
-    /<!-- bench:end -->/ { inside = 0; ended = 1 }
+  awk -v table="$table" -v begin="<!-- $mark:begin -->" -v end="<!-- $mark:end -->" '
+    index($0, begin) { print; while ((getline line < table) > 0) print line; inside = 1; begun = 1 }
+    index($0, end) { inside = 0; ended = 1 }
     !inside { print }
-    inside && /<!-- bench:begin -->/ { next }
     END { exit !(begun && ended) }' README.md >"$fresh" ||
-    die "README.md has no bench:begin and bench:end lines"
+    die "README.md has no $mark:begin and $mark:end lines"
   cat "$fresh" >README.md
   rm "$fresh"
 }
 
 MESH_BENCH_BUILD=$(mkdir -p "$build" && readlink -f "$build")
 MESH_BENCH_OUT=$MESH_BENCH_BUILD/bench
+guest=tests/bench/guest.sh
+mark=bench
 if ((wall == 1)); then
   MESH_BENCH_OUT+=-wall
+elif ((mesh == 1)); then
+  MESH_BENCH_OUT+=-mesh
+  guest=tests/bench/mesh_guest.sh
+  mark=bench-mesh
+  report_options+=(--mesh)
 fi
 export MESH_BENCH_BUILD MESH_BENCH_OUT MESH_BENCH_QUICK=$quick MESH_BENCH_BASELINE=$baseline
 export MESH_BENCH_PROFILE=$profile
@@ -97,8 +108,7 @@ if ((only_report == 0)); then
   elif ((wall == 1)); then
     tests/bench/wall.sh
   else
-    scripts/vm/run.sh --kernel "$kernel" --icount --timeout 1800 --share "$MESH_BENCH_OUT" -- \
-      tests/bench/guest.sh
+    scripts/vm/run.sh --kernel "$kernel" --icount --timeout 3600 --share "$MESH_BENCH_OUT" -- "$guest"
   fi
 fi
 

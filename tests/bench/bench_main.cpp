@@ -16,6 +16,7 @@ using mesh::Status;
 using mesh::bench::Io;
 using mesh::bench::Mode;
 using mesh::bench::Run;
+using mesh::bench::Security;
 
 const std::map<std::string, Io> kIoNames{{"blocking", Io::kBlocking}, {"epoll", Io::kEpoll}};
 
@@ -43,6 +44,8 @@ void add_client(CLI::App& app, const std::string& name, Mode mode, const std::st
   command->add_option("--row", row, "name of the row in the table")->required();
   command->add_option("--io", run.io, "how the client waits")
       ->transform(CLI::CheckedTransformer(kIoNames));
+  command->add_flag_callback(
+      "--kernel-tls", [&run] { run.security = Security::kKernelTls; }, "of the bench's own keys");
   command->add_option("--count", run.count, "operations a repeat (bulk: MiB)")
       ->check(CLI::PositiveNumber);
   command->add_option("--warmup", run.warmup, "operations before the first repeat (bulk: MiB)");
@@ -72,7 +75,10 @@ int main(int argc, char** argv) {
   server->add_option("--listen", listen, "ADDRESS:PORT, repeatable")->required();
   server->add_option("--io", server_io, "epoll, or one blocking connection after the other")
       ->transform(CLI::CheckedTransformer(kIoNames));
-  server->callback([&] { status = mesh::bench::run_server(listen, server_io); });
+  Security server_security = Security::kNone;
+  server->add_flag_callback(
+      "--kernel-tls", [&] { server_security = Security::kKernelTls; }, "of the bench's own keys");
+  server->callback([&] { status = mesh::bench::run_server(listen, server_io, server_security); });
 
   Run run;
   std::string row;
@@ -80,6 +86,13 @@ int main(int argc, char** argv) {
   add_client(app, "crr", Mode::kConnect, "connect, one round trip, close", run, row, status);
   add_client(app, "bulk", Mode::kBulk, "64 KiB writes, acknowledged at the end", run, row, status);
   add_client(app, "http", Mode::kHttp, "HTTP/1.1 GETs on one connection", run, row, status);
+
+  auto* hold = app.add_subcommand("hold", "open connections and keep them until killed");
+  hold->add_option("--connect", run.connect, "ADDRESS:PORT")->required();
+  hold->add_option("--count", run.count, "connections")->check(CLI::PositiveNumber);
+  hold->add_flag_callback(
+      "--kernel-tls", [&] { run.security = Security::kKernelTls; }, "of the bench's own keys");
+  hold->callback([&] { status = mesh::bench::hold_connections(run); });
 
   std::string wait_connect;
   bool wait_http = false;
@@ -97,6 +110,7 @@ int main(int argc, char** argv) {
   auto* table = app.add_subcommand("report", "Markdown table and targets from result lines");
   table->add_option("--results", report.results, "file of JSON lines")->required();
   table->add_option("--note", report.notes, "line above the table, repeatable");
+  table->add_flag("--mesh", report.mesh, "results are of two nodes");
   table->add_flag("--wall", report.wall, "results are rounds on the wall clock");
   table->add_flag("--strict", report.strict, "exit with 2 when a target is missed or not measured");
   int exit_status = 0;

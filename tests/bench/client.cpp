@@ -4,9 +4,11 @@
 
 #include <sys/epoll.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <optional>
@@ -97,7 +99,7 @@ class Client {
     auto connection = Connection::open(address_, run_.io, epoll_.get());
     if (!connection) return tl::unexpected(connection.error());
     stream_.emplace(std::move(*connection));
-    return {};
+    return run_.security == Security::kKernelTls ? stream_->arm(Side::kClient) : Status{};
   }
 
   Status open_stream() {
@@ -147,6 +149,28 @@ Result<std::vector<double>> run_client(const Run& run) {
   auto client = Client::make(run);
   if (!client) return tl::unexpected(client.error());
   return client->measure();
+}
+
+Status hold_connections(const Run& run) {
+  const auto address = parse_socket_address(run.connect);
+  if (!address) return tl::unexpected(address.error());
+  const UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return fail_errno(errno, "epoll_create1");
+  std::vector<Connection> held;
+  held.reserve(run.count);
+  while (held.size() < run.count) {
+    auto connection = Connection::open(*address, run.io, epoll.get());
+    if (!connection) return tl::unexpected(connection.error());
+    if (run.security == Security::kKernelTls)
+      if (auto status = connection->arm(Side::kClient); !status) return status;
+    char byte = kWirePing;
+    if (auto status = connection->write_all(&byte, 1); !status) return status;
+    if (auto status = connection->read_exactly(&byte, 1); !status) return status;
+    held.push_back(std::move(*connection));
+  }
+  std::puts("held");
+  std::fflush(stdout);
+  for (;;) ::pause();
 }
 
 Status wait_until_served(const std::string& connect, bool http, std::chrono::milliseconds limit) {

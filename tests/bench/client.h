@@ -19,6 +19,7 @@ struct Run {
   std::string connect;  // ADDRESS:PORT
   Mode mode = Mode::kRoundTrips;
   Io io = Io::kEpoll;
+  Security security = Security::kNone;
   std::size_t request = 128;
   std::size_t response = 512;
   std::uint64_t count = 1000;  // operations a repeat; for kBulk MiB
@@ -28,6 +29,10 @@ struct Run {
 
 // Nanoseconds an operation (kBulk: a MiB), one value a repeat.
 Result<std::vector<double>> run_client(const Run& run);
+
+// Opens `run.count` connections, exchanges one byte each way on all of them, says so by a line on
+// standard output and keeps them until the process is killed. Returns only when that failed.
+Status hold_connections(const Run& run);
 
 // Returns as soon as one connection with one byte each way has succeeded; tries every few
 // milliseconds. With `http`, GET /128 takes the place of the byte.

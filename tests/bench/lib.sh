@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Parts of guest.sh and wall.sh: pods, servers, proxies and the agent of a benchmark. Sourced, never run.
+# Parts of guest.sh, mesh_guest.sh and wall.sh: pods, servers, proxies and the agent of a benchmark.
+# Sourced, never run.
 #
 # Expects MESH_BENCH_BUILD (the build directory) and MESH_BENCH_OUT (a directory for results and logs).
 
@@ -28,6 +29,7 @@ started=""
 bench_pids=()
 bench_namespaces=()
 bench_bridges=()
+declare -A bench_cgroup=() # of a namespace, where its processes have one of their own
 agent_pid=""
 
 bench_log() { printf 'bench: %s\n' "$*" >&2; }
@@ -61,12 +63,25 @@ bench_cleanup() {
   exit "$status"
 }
 
+# bench_enter NAMESPACE|-: sets `enter` to the words before a command that is to run there.
+bench_enter() {
+  enter=(ip netns exec "$1")
+  if [[ $1 == - ]]; then
+    enter=(env)
+  elif [[ -n ${bench_cgroup[$1]:-} ]]; then
+    # nsenter, because `ip netns exec` mounts a new /sys, in which bpffs and cgroup2 are missing.
+    # shellcheck disable=SC2016  # for the inner shell
+    enter=(sh -c 'echo $$ >"$0" && exec "$@"' "${bench_cgroup[$1]}/cgroup.procs" nsenter
+      "--net=/run/netns/$1")
+  fi
+}
+
 # bench_start NAMESPACE|- LOG COMMAND...: in the background, output to a file; the process id, which is
 # the command's own, is in `started`.
 bench_start() {
-  local in=(ip netns exec "$1")
-  [[ $1 != - ]] || in=(env)
-  "${in[@]}" "${@:3}" >"$MESH_BENCH_OUT/$2.log" 2>&1 </dev/null &
+  local enter
+  bench_enter "$1"
+  "${enter[@]}" "${@:3}" >"$MESH_BENCH_OUT/$2.log" 2>&1 </dev/null &
   started=$!
   bench_pids+=("$started")
 }
@@ -108,7 +123,11 @@ bench_pod() {
   ip -n "$1" route add default via "$4"
 }
 
-in_pod() { ip netns exec "$@"; }
+in_pod() {
+  local enter
+  bench_enter "$1"
+  "${enter[@]}" "${@:2}"
+}
 
 # bench_wait NAMESPACE ADDRESS:PORT [OPTION]: until a connection has been served.
 bench_wait() { in_pod "$1" "$BENCH" wait --connect "$2" "${@:3}" || bench_die "$2 does not answer in $1"; }

@@ -31,6 +31,10 @@ static_assert(sizeof(Hello) == 24);
 inline constexpr std::size_t kMaxMessage = 64UL * 1024;  // of a request or response
 inline constexpr std::size_t kBulkWrite = 64UL * 1024;
 
+// TLS records by the kernel under keys that both sides know: what a mesh leg costs without an
+// agent.
+enum class Security { kNone, kKernelTls };
+
 enum class Io { kBlocking, kEpoll };
 
 }  // namespace mesh::bench

@@ -4,20 +4,16 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <iterator>
 #include <optional>
 
+#include "tests/bench/table.h"
+
 namespace mesh::bench {
 
 namespace {
-
-struct Row {
-  const char* id;
-  const char* title;
-};
 
 constexpr std::array kRows{
     Row{"direct", "direct TCP between two pods, no agent"},
@@ -41,74 +37,6 @@ struct Column {
   std::size_t response;  // 0: any
   const char* title;
 };
-
-constexpr std::array kColumns{
-    Column{"rr", 512, "request/response 128/512 B"},
-    Column{"rr", 4096, "request/response 4/4 KiB"},
-    Column{"bulk", 0, "bulk"},
-    Column{"crr", 1, "connect, 1 B each way, close"},
-};
-constexpr std::size_t kRoundTrip128 = 0;
-constexpr std::size_t kBulkColumn = 2;
-
-class Table {
- public:
-  explicit Table(const std::vector<Sample>& samples) : samples_(samples) {}
-
-  // Nanoseconds, which are instructions.
-  [[nodiscard]] std::optional<double> cost(const std::string& row, const char* mode,
-                                           std::size_t response) const {
-    std::vector<double> values;
-    for (const auto& sample : samples_)
-      if (sample.row == row && sample.mode == mode &&
-          (response == 0 || sample.response == response))
-        values.insert(values.end(), sample.ns.begin(), sample.ns.end());
-    if (values.empty()) return std::nullopt;
-    return median(std::move(values));
-  }
-  [[nodiscard]] std::optional<double> cost(const std::string& row, std::size_t column) const {
-    return cost(row, kColumns[column].mode, kColumns[column].response);
-  }
-  // Cost relative to direct TCP; for bulk, throughput relative to it.
-  [[nodiscard]] std::optional<double> ratio(const std::string& row, std::size_t column) const {
-    const auto own = cost(row, column);
-    const auto direct = cost("direct", column);
-    if (!own || !direct) return std::nullopt;
-    return column == kBulkColumn ? *direct / *own : *own / *direct;
-  }
-
- private:
-  const std::vector<Sample>& samples_;
-};
-
-std::string cell(const Table& table, const std::string& row, std::size_t column) {
-  const auto cost = table.cost(row, column);
-  const auto ratio = table.ratio(row, column);
-  if (!cost || !ratio) return "-";
-  const double value = column == kBulkColumn ? 1e9 / *cost : *cost / 1e3;
-  return fmt::format("{:.{}f} ({:.{}f})", value, value < 100 ? 1 : 0, *ratio, *ratio < 2 ? 3 : 2);
-}
-
-void main_table(const Table& table, std::string& out) {
-  auto to = std::back_inserter(out);
-  fmt::format_to(
-      to,
-      "Thousands of guest instructions for one operation (bulk: MiB per virtual second), "
-      "in brackets the ratio to direct TCP.\n\n| path |");
-  for (const auto& column : kColumns) fmt::format_to(to, " {} |", column.title);
-  fmt::format_to(to, "\n|---|");
-  for (std::size_t i = 0; i < kColumns.size(); ++i) fmt::format_to(to, "---:|");
-  fmt::format_to(to, "\n");
-  for (const auto& row : kRows) {
-    bool any = false;
-    for (std::size_t i = 0; i < kColumns.size(); ++i) any = any || table.cost(row.id, i);
-    if (!any) continue;
-    fmt::format_to(to, "| {} |", row.title);
-    for (std::size_t i = 0; i < kColumns.size(); ++i)
-      fmt::format_to(to, " {} |", cell(table, row.id, i));
-    fmt::format_to(to, "\n");
-  }
-}
 
 struct HttpCost {
   double without;
@@ -145,35 +73,6 @@ void http_table(const Table& table, std::string& out) {
   }
 }
 
-class Targets {
- public:
-  void check(const std::string& what, std::optional<double> value, double limit, bool at_least,
-             int digits) {
-    auto to = std::back_inserter(text_);
-    const char* relation = at_least ? ">=" : "<=";
-    if (!value) {
-      ++missed_;
-      fmt::format_to(to, "| {} | {} {:.{}f} | - | not measured |\n", what, relation, limit, digits);
-      return;
-    }
-    const bool met = at_least ? *value >= limit : *value <= limit;
-    if (!met) ++missed_;
-    fmt::format_to(to, "| {} | {} {:.{}f} | {:.{}f} | {} |\n", what, relation, limit, digits,
-                   *value, digits, met ? "pass" : "FAIL");
-  }
-
-  unsigned finish(std::string& out) {
-    fmt::format_to(
-        std::back_inserter(out),
-        "\n| target (ratio to direct TCP) | limit | measured | |\n|---|---:|---:|---|\n{}", text_);
-    return missed_;
-  }
-
- private:
-  std::string text_;
-  unsigned missed_ = 0;
-};
-
 void check_relay(const Table& table, Targets& targets) {
   for (std::size_t column = 0; column < kColumns.size(); ++column) {
     const bool bulk = column == kBulkColumn;
@@ -194,7 +93,7 @@ void check_relay(const Table& table, Targets& targets) {
 
 unsigned report_instructions(const std::vector<Sample>& samples, std::string& out) {
   const Table table(samples);
-  main_table(table, out);
+  table.print(kRows, out);
   http_table(table, out);
   Targets targets;
   for (std::size_t column = 0; column < kColumns.size(); ++column) {
@@ -223,8 +122,9 @@ Result<unsigned> report(const ReportOptions& options) {
   std::string out;
   for (const auto& note : options.notes) out += note + "\n";
   if (!options.notes.empty()) out += "\n";
-  const unsigned missed =
-      options.wall ? report_rounds(*samples, out) : report_instructions(*samples, out);
+  const unsigned missed = options.wall   ? report_rounds(*samples, out)
+                          : options.mesh ? report_mesh(*samples, out)
+                                         : report_instructions(*samples, out);
   std::fputs(out.c_str(), stdout);
   return missed;
 }

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <tuple>
 
 namespace mesh::bench {
 namespace {
@@ -72,6 +73,51 @@ TEST(Report, BulkIsARatioOfThroughput) {
   std::string out;
   report_instructions(samples, out);
   EXPECT_THAT(out, HasSubstr("| local, metrics on: bulk | >= 0.909 | 0.858 | FAIL |"));
+}
+
+std::vector<Sample> two_nodes() {
+  std::vector<Sample> samples;
+  add_row(samples, "direct", 1);
+  add_row(samples, "mesh-bare", 4.5);
+  add_row(samples, "mesh", 4.7);
+  add_row(samples, "haproxy", 5.5);
+  add_row(samples, "nginx", 4.8);
+  // Bulk and connections differ more than that.
+  for (auto& one : samples) {
+    if (one.mode == "bulk" && one.row != "direct") one.ns = {one.row == "mesh" ? 8e6 : 1e7};
+    if (one.mode == "crr" && one.row == "haproxy") one.ns = {11e6};
+  }
+  samples.push_back(sample("mesh-psk", "crr", 1, 2.7e6));
+  samples.push_back(sample("mesh", "memory-slab", 0, 20'480));
+  samples.push_back(sample("mesh", "memory-rss", 0, 5'120));
+  return samples;
+}
+
+TEST(MeshReport, EveryTargetMet) {
+  std::string out;
+  EXPECT_EQ(report_mesh(two_nodes(), out), 0U) << out;
+  EXPECT_THAT(out, HasSubstr("| mesh-agent, kernel TLS, metrics on | 20.0 | 5.0 |"));
+}
+
+TEST(MeshReport, EachTargetCanBeMissed) {
+  for (const auto& [row, mode, response, ns] :
+       std::vector<std::tuple<std::string, std::string, std::size_t, double>>{
+           {"mesh-bare", "rr", 512, 185'000},  // more than 4.6 times direct
+           {"mesh", "rr", 512, 193'000},       // more than nginx
+           {"mesh", "rr", 4096, 289'000},
+           {"mesh-psk", "crr", 1, 2.8e6},
+           {"mesh", "crr", 1, 1.2e6}}) {
+    auto samples = two_nodes();
+    for (auto& one : samples)
+      if (one.row == row && one.mode == mode && one.response == response) one.ns = {ns};
+    std::string out;
+    EXPECT_EQ(report_mesh(samples, out), 1U) << row << " " << mode << "\n" << out;
+  }
+  auto samples = two_nodes();
+  for (auto& one : samples)
+    if (one.row == "mesh" && one.mode == "bulk") one.ns = {9e6};  // 1.11 times both peers
+  std::string out;
+  EXPECT_EQ(report_mesh(samples, out), 2U) << out;
 }
 
 TEST(Rounds, TheOtherModeIsDropped) {

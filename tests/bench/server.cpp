@@ -160,6 +160,8 @@ Status serve_blocking(int listener) {
 
 class Loop {
  public:
+  explicit Loop(Security security) : security_(security) {}
+
   Status run(const std::vector<UniqueFd>& listeners) {
     epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
     if (!epoll_) return fail_errno(errno, "epoll_create1");
@@ -208,6 +210,8 @@ class Loop {
     const int number = fd.get();
     Slot& entry = slot(number);
     if (!entry.session) entry.session = std::make_unique<Session>();
+    if (security_ == Security::kKernelTls)
+      if (auto status = arm_kernel_tls(number, Side::kServer); !status) return status;
     entry.session->start(std::move(fd));
     entry.events = EPOLLIN;
     return watch(EPOLL_CTL_ADD, number, EPOLLIN);
@@ -226,13 +230,14 @@ class Loop {
     return watch(EPOLL_CTL_MOD, fd, events);
   }
 
+  const Security security_;
   UniqueFd epoll_;
   std::vector<Slot> slots_;  // by descriptor
 };
 
 }  // namespace
 
-Status run_server(const std::vector<std::string>& listen, Io io) {
+Status run_server(const std::vector<std::string>& listen, Io io, Security security) {
   std::vector<UniqueFd> listeners;
   for (const auto& text : listen) {
     const auto address = parse_socket_address(text);
@@ -241,7 +246,8 @@ Status run_server(const std::vector<std::string>& listen, Io io) {
     if (!listener) return context(listener.error(), text);
     listeners.push_back(std::move(*listener));
   }
-  if (io == Io::kEpoll) return Loop{}.run(listeners);
+  if (io == Io::kEpoll) return Loop(security).run(listeners);
+  if (security != Security::kNone) return fail("a blocking server has no TLS");
   if (listeners.size() != 1) return fail("a blocking server has one listener");
   return serve_blocking(listeners.front().get());
 }

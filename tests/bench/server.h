@@ -11,6 +11,6 @@
 namespace mesh::bench {
 
 // Serves until it is killed. With Io::kBlocking there is one listener and one connection at a time.
-Status run_server(const std::vector<std::string>& listen, Io io);
+Status run_server(const std::vector<std::string>& listen, Io io, Security security);
 
 }  // namespace mesh::bench

@@ -2,6 +2,7 @@
 // Sockets of the bench, see socket.h.
 #include "tests/bench/socket.h"
 
+#include <linux/tls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -9,6 +10,11 @@
 
 #include <cerrno>
 #include <charconv>
+#include <cstring>
+
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
 
 namespace mesh::bench {
 
@@ -22,6 +28,16 @@ Status set_no_delay(int fd) {
   const int on = 1;
   if (::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0)
     return fail_errno(errno, "TCP_NODELAY");
+  return {};
+}
+
+Status install_key(int fd, int direction, int key) {
+  tls12_crypto_info_aes_gcm_128 info{};
+  info.info.version = TLS_1_3_VERSION;
+  info.info.cipher_type = TLS_CIPHER_AES_GCM_128;
+  std::memset(info.key, key, sizeof info.key);
+  if (::setsockopt(fd, SOL_TLS, direction, &info, sizeof info) != 0)
+    return fail_errno(errno, direction == TLS_TX ? "TLS_TX" : "TLS_RX");
   return {};
 }
 
@@ -54,6 +70,16 @@ Result<UniqueFd> listen_on(const SockAddr& address, Io io) {
   if (::bind(fd.get(), address.get(), address.length) != 0) return fail_errno(errno, "bind");
   if (::listen(fd.get(), 1024) != 0) return fail_errno(errno, "listen");
   return fd;
+}
+
+Status arm_kernel_tls(int fd, Side side) {
+  static constexpr int kToServer = 1;
+  static constexpr int kToClient = 2;
+  if (::setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof "tls") != 0)
+    return fail_errno(errno, "TCP_ULP");
+  const bool client = side == Side::kClient;
+  if (auto status = install_key(fd, TLS_TX, client ? kToServer : kToClient); !status) return status;
+  return install_key(fd, TLS_RX, client ? kToClient : kToServer);
 }
 
 Result<Connection> Connection::open(const SockAddr& address, Io io, int epoll) {
