@@ -274,6 +274,9 @@ tl::expected<Value, JsonError> read_json(std::string_view text) {
         JsonError{{}, fmt::format("the file is larger than {} MiB", kMaxFileBytes >> 20)});
   }
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  // The parser would pass over one as well, and no position would be right.
+  if (text.starts_with(kByteOrderMark))
+    return tl::unexpected(JsonError{{1, 1}, "a second byte order mark"});
   if (auto error = check_encoding(text)) return tl::unexpected(std::move(*error));
   TreeBuilder builder(text);
   (void)nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &builder);
