@@ -22,6 +22,7 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   out.sample(LabelSet{{"result", "completed"}}, r.completed.get());
   out.sample(LabelSet{{"result", "reset"}}, r.reset.get());
   out.sample(LabelSet{{"result", "aborted"}}, r.aborted.get());
+  out.sample(LabelSet{{"result", "idle_closed"}}, r.idle_closed.get());
   out.family("mesh_relay_dial_failures_total",
              "Relayed connections whose server could not be reached.", Type::Counter);
   for (std::size_t i = 0; i < relay::kDialReasons; ++i)
