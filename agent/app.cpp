@@ -26,6 +26,8 @@
 #include "agent/capture/controller.h"
 #include "agent/capture/mesh.h"
 #include "agent/catalog/directory.h"
+#include "agent/dns/server.h"
+#include "agent/dns_collector.h"
 #include "agent/keylog.h"
 #include "agent/relay/pool.h"
 #include "agent/tls_collector.h"
@@ -96,6 +98,8 @@ class App {
   std::unique_ptr<bpf::Datapath> datapath_;
   std::unique_ptr<relay::Pool> relay_;
   std::unique_ptr<capture::Mesh> mesh_;  // null: no identities
+  std::unique_ptr<dns::Server> dns_;     // null: switched off
+  std::unique_ptr<capture::DnsCapture> dns_capture_;
   std::unique_ptr<capture::Controller> controller_;
   std::unique_ptr<workload::Discovery> discovery_;
   std::unique_ptr<catalog::DirectorySource> catalog_;
@@ -103,6 +107,7 @@ class App {
   std::unique_ptr<metrics::MeshCollector> mesh_collector_;
   std::unique_ptr<AgentCollector> agent_collector_;
   std::unique_ptr<TlsCollector> tls_collector_;
+  std::unique_ptr<DnsCollector> dns_collector_;
   std::uint64_t beats_ = 0;
   Pace record_sweep_{kRecordSweep};
   bool draining_ = false;
@@ -183,6 +188,14 @@ Status App::start_datapath() {
     MESH_TRY(registry_.add(*tls_collector_), "metrics");
   }
 
+  if (!options_.disable_dns) {
+    dns_ = std::make_unique<dns::Server>(
+        dns::ServerOptions{.zone = {options_.dns_domain, options_.datacenter}});
+    dns_capture_ = std::make_unique<capture::DnsCapture>(*dns_, *datapath_);
+    dns_collector_ = std::make_unique<DnsCollector>(*dns_);
+    MESH_TRY(registry_.add(*dns_collector_), "metrics");
+  }
+
   capture::Controller::Options capture_options{
       .node_cidrs = options_.node_cidrs,
       .vip_cidr4 = *Cidr::parse(kVipCidr4),
@@ -191,6 +204,7 @@ Status App::start_datapath() {
       .node_name = options_.node_name,
       .mesh_cidrs = options_.mesh_cidrs,
       .mesh = mesh_.get(),
+      .dns = dns_capture_.get(),
   };
   controller_ =
       std::make_unique<capture::Controller>(io_, std::move(capture_options), *datapath_, *relay_);

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "agent/catalog/vip.h"
+#include "agent/dns/zone.h"
 
 namespace mesh {
 namespace {
@@ -129,6 +130,9 @@ Status convert(const Texts& texts, Options& options) {
         "--debug-listen: {} is not a loopback address; the debug pages are for this node only",
         debug->to_string());
   options.debug_listen = *debug;
+  auto domain = dns::check_domain(options.dns_domain);
+  if (!domain) return context(std::move(domain).error(), "--dns-domain");
+  options.dns_domain = *domain;
   options.drain_timeout = std::chrono::seconds(texts.drain_seconds);
   options.leaf_ttl = std::chrono::seconds(texts.leaf_ttl_seconds);
   if (!options.identity_dir.empty() && !options.svid_dir.empty())
@@ -148,6 +152,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   options.admin_socket = "/run/mesh-agent/agent.sock";
   options.log_level = "info";
   options.datacenter = "dc1";
+  options.dns_domain = "consul";
 
   CLI::App app{kDescription, "mesh-agent"};
   app.footer(kFooter);
@@ -195,6 +200,13 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       "Life of the certificates that this node issues to its workloads, in seconds")
       ->check(CLI::Range(2u, 365u * 24 * 3600))
       ->type_name("SECONDS");
+  add("--dns-domain", options.dns_domain,
+      "Domain below which the agent answers workloads: <service>.virtual.<domain>, "
+      "<service>.service.<domain>")
+      ->type_name("DOMAIN");
+  app.add_flag("--disable-dns", options.disable_dns,
+               "Leave port 53 alone: no names of the mesh are answered")
+      ->envname("MESH_AGENT_DISABLE_DNS");
   app.add_flag("--disable-kernel-tls", options.disable_kernel_tls,
                "Make TLS records in the agent even where the kernel can")
       ->envname("MESH_AGENT_DISABLE_KERNEL_TLS");

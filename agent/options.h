@@ -41,6 +41,8 @@ struct Options {
   std::string identity_dir;  // of the built-in CA's node; empty: none
   std::string svid_dir;      // PEM files instead; empty: none
   std::string datacenter;
+  std::string dns_domain;
+  bool disable_dns = false;
   std::chrono::seconds leaf_ttl{};
   bool disable_kernel_tls = false;
   std::chrono::milliseconds drain_timeout{30'000};

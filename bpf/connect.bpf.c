@@ -5,7 +5,7 @@
  * sockops, which knows the source port.
  */
 #include "maps.h"
-#include "lib/addr.h"
+#include "lib/dns.h"
 
 #define MESH_GENERATION_GONE (-1) /* the endpoints were replaced between two look-ups */
 
@@ -14,33 +14,6 @@ static __always_inline int refuse(enum mesh_denial reason)
 	mesh_deny(reason);
 	bpf_set_retval(-ECONNREFUSED);
 	return 0;
-}
-
-static __always_inline struct mesh_addr connect_dst(const struct bpf_sock_addr *ctx, int family)
-{
-	struct mesh_addr a;
-
-	if (family == AF_INET)
-		return mesh_addr_v4(MESH_CTX(ctx->user_ip4));
-	a.w[0] = MESH_CTX(ctx->user_ip6[0]);
-	a.w[1] = MESH_CTX(ctx->user_ip6[1]);
-	a.w[2] = MESH_CTX(ctx->user_ip6[2]);
-	a.w[3] = MESH_CTX(ctx->user_ip6[3]);
-	return a;
-}
-
-static __always_inline void connect_rewrite(struct bpf_sock_addr *ctx, int family,
-					    const struct mesh_addr *a, __u16 port)
-{
-	if (family == AF_INET) {
-		ctx->user_ip4 = a->w[3];
-	} else {
-		ctx->user_ip6[0] = a->w[0];
-		ctx->user_ip6[1] = a->w[1];
-		ctx->user_ip6[2] = a->w[2];
-		ctx->user_ip6[3] = a->w[3];
-	}
-	ctx->user_port = bpf_htons(port);
 }
 
 struct choice {
@@ -117,44 +90,6 @@ static __always_inline int pick_endpoint(struct choice *c, struct mesh_service *
 		}
 	}
 	return MESH_DENY_FAMILY;
-}
-
-/*
- * Is the agent able to take a connection in this namespace? Its listener must exist (and be the
- * agent's own, not a pod process that took the port) and its heart must have beaten within the last
- * second.
- */
-static __always_inline int agent_alive(struct bpf_sock_addr *ctx, int v4)
-{
-	struct mesh_runtime *rt = mesh_get_runtime();
-	struct bpf_sock_tuple tuple = {};
-	struct mesh_sock *s;
-	struct bpf_sock *sk;
-	__u64 beat, now;
-	int alive = 0;
-
-	if (!rt)
-		return 0;
-	/* In this order, or a beat between the two would lie in the future. */
-	beat = *(volatile __u64 *)&rt->heartbeat_ns;
-	now = bpf_ktime_get_ns();
-	if (!beat || now > beat + 1000000000ULL)
-		return 0;
-	if (v4) {
-		tuple.ipv4.daddr = MESH_BE32(0x7f000001);
-		tuple.ipv4.dport = bpf_htons(MESH_PORT_OUTBOUND);
-		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-	} else {
-		tuple.ipv6.daddr[3] = MESH_BE32(1);
-		tuple.ipv6.dport = bpf_htons(MESH_PORT_OUTBOUND);
-		sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
-	}
-	if (!sk)
-		return 0;
-	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
-	alive = s && (s->flags & MESH_SOCK_AGENT);
-	bpf_sk_release(sk);
-	return alive;
 }
 
 /* The range that an address belongs to, enum mesh_cidr_kind; 0 for none. */
@@ -260,6 +195,48 @@ static __always_inline int bind_leg(struct bpf_sock_addr *ctx, int family)
 	return 0;
 }
 
+/*
+ * The port that the questions of a UDP socket will come from: the agent must know it, and a
+ * connected socket passes no hook when it sends. 0: it has none and cannot be given one.
+ */
+static __always_inline __u16 dns_source_port(struct bpf_sock_addr *ctx, int family)
+{
+	__u16 port = ctx->sk->src_port;
+
+	for (int i = 0; !port && i < 4; i++) {
+		__u16 wanted = DNS_PORT_FIRST + bpf_get_prandom_u32() % DNS_PORT_COUNT;
+		struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = bpf_htons(wanted)};
+		struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = bpf_htons(wanted)};
+		int failed = family == AF_INET ? bpf_bind(ctx, (void *)&v4, sizeof(v4))
+					       : bpf_bind(ctx, (void *)&v6, sizeof(v6));
+
+		if (!failed)
+			port = wanted;
+	}
+	return port;
+}
+
+/* A UDP socket that connects to a resolver: 1, its questions go to the agent now. */
+static __always_inline int dns_connect(struct bpf_sock_addr *ctx, int family,
+				       const struct choice *c)
+{
+	int v4 = mesh_addr_is_v4(&c->asked);
+	struct mesh_addr loopback;
+	__u16 port;
+
+	if (!dns_is_resolver(&c->asked, c->asked_port) || !dns_can_be_captured(ctx, v4, 1)) {
+		if (bpf_sk_storage_get(&mesh_dns_socks, ctx->sk, 0, 0))
+			bpf_sk_storage_delete(&mesh_dns_socks, ctx->sk);
+		return 0;
+	}
+	port = dns_source_port(ctx, family);
+	if (!port || dns_note(ctx, &c->asked, port))
+		return 0;
+	loopback = sock_addr_loopback(v4);
+	sock_addr_set(ctx, family, &loopback, MESH_PORT_DNS);
+	return 1;
+}
+
 static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 {
 	struct choice c = {};
@@ -274,9 +251,11 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
 	if (s && (s->flags & MESH_SOCK_AGENT))
 		return s->flags & MESH_SOCK_LEG ? bind_leg(ctx, family) : 1;
-	c.asked = connect_dst(ctx, family);
+	c.asked = sock_addr_get(ctx, family);
 	c.asked_port = bpf_ntohs(ctx->user_port);
 	if (ctx->protocol != IPPROTO_TCP) {
+		if (ctx->protocol == IPPROTO_UDP && dns_connect(ctx, family, &c))
+			return 1;
 		if (in_mesh(&c.asked))
 			mesh_event(MESH_EVENT_OTHER_PROTOCOL, 1);
 		return 1;
@@ -307,11 +286,13 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	int relay = c.remote || (!c.passthrough && (c.flags & MESH_SVC_TWOLEG) &&
 				 ns->klass == MESH_NETNS_WORKLOAD);
 	int relay_v4 = mesh_addr_is_v4(&c.asked);
+	int dns = c.passthrough && dns_is_resolver(&c.asked, c.asked_port) &&
+		  dns_can_be_captured(ctx, relay_v4, 0);
 
 	if (relay) {
 		if (ctx->sk->bound_dev_if)
 			return refuse(MESH_DENY_BOUND_DEVICE);
-		if (!agent_alive(ctx, relay_v4))
+		if (!agent_beats() || !agent_listens(ctx, relay_v4, 0, MESH_PORT_OUTBOUND))
 			return refuse(MESH_DENY_AGENT_DEAD);
 		path = MESH_PATH_TWOLEG;
 	}
@@ -327,11 +308,13 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	s->series.path = path;
 	s->peer_addr = c.asked;
 	s->peer_port = c.asked_port;
-	if (relay) {
+	if (relay || dns) {
 		s->target_addr = c.addr;
 		s->target_port = c.port;
 		if (c.remote)
 			s->flags |= MESH_SOCK_REMOTE;
+		if (dns)
+			s->flags |= MESH_SOCK_DNS;
 	} else {
 		s->target_addr = mesh_addr_is_v4(&c.addr) ? ns->addr4 : ns->addr6;
 	}
@@ -341,18 +324,14 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	    ns->klass == MESH_NETNS_WORKLOAD)
 		s->flags |= MESH_SOCK_ACCEL;
 
-	if (relay) {
-		struct mesh_addr lo = {};
+	if (relay || dns) {
+		struct mesh_addr lo = sock_addr_loopback(relay_v4);
 
-		if (relay_v4)
-			lo = mesh_addr_v4(MESH_BE32(0x7f000001));
-		else
-			lo.w[3] = MESH_BE32(1);
 		s->flags |= MESH_SOCK_REWRITTEN | MESH_SOCK_SHOW_LOCAL;
-		connect_rewrite(ctx, family, &lo, MESH_PORT_OUTBOUND);
+		sock_addr_set(ctx, family, &lo, relay ? MESH_PORT_OUTBOUND : MESH_PORT_DNS);
 	} else if (!mesh_addr_equal(&c.addr, &c.asked) || c.port != c.asked_port) {
 		s->flags |= MESH_SOCK_REWRITTEN;
-		connect_rewrite(ctx, family, &c.addr, c.port);
+		sock_addr_set(ctx, family, &c.addr, c.port);
 	}
 	return 1;
 }

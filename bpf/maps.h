@@ -7,6 +7,7 @@
 #define MESH_MAPS_H
 
 #include "lib/kernel.h"
+#include "mesh/dns.h"
 #include "mesh/flow.h"
 #include "mesh/http1.h"
 #include "mesh/identity.h"
@@ -139,6 +140,20 @@ struct {
 	__type(key, __u64); /* mesh_sock.pair of both ends */
 	__type(value, struct mesh_pair);
 } mesh_pairs SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct mesh_dns_resolver);
+} mesh_dns_socks SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct mesh_dns_key);
+	__type(value, struct mesh_dns_resolver);
+} mesh_dns_asked SEC(".maps") __weak;
 
 /* The last number that was given to a pair; pinned, so that no two pairs ever have the same. */
 struct {

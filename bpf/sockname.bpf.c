@@ -4,18 +4,16 @@
  * without us. getpeername also runs for accept(2).
  */
 #include "maps.h"
-#include "lib/addr.h"
+#include "lib/sock_addr.h"
 
-static __always_inline void show(struct bpf_sock_addr *ctx, int family, const struct mesh_addr *a)
+/* Shows a socket that asks a resolver by UDP whom it believes to ask. */
+static __always_inline int show_resolver(struct bpf_sock_addr *ctx, int family)
 {
-	if (family == AF_INET) {
-		ctx->user_ip4 = a->w[3];
-	} else {
-		ctx->user_ip6[0] = a->w[0];
-		ctx->user_ip6[1] = a->w[1];
-		ctx->user_ip6[2] = a->w[2];
-		ctx->user_ip6[3] = a->w[3];
-	}
+	struct mesh_dns_resolver *resolver = bpf_sk_storage_get(&mesh_dns_socks, ctx->sk, 0, 0);
+
+	if (resolver)
+		sock_addr_set(ctx, family, &resolver->addr, resolver->port);
+	return 1;
 }
 
 static __always_inline int show_peer(struct bpf_sock_addr *ctx, int family)
@@ -24,37 +22,46 @@ static __always_inline int show_peer(struct bpf_sock_addr *ctx, int family)
 
 	if (!ctx->sk)
 		return 1;
+	if (ctx->protocol == IPPROTO_UDP)
+		return show_resolver(ctx, family);
 	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
 	if (!s || !(s->flags & MESH_SOCK_REWRITTEN))
 		return 1;
-	show(ctx, family, &s->peer_addr);
-	ctx->user_port = bpf_htons(s->peer_port);
+	sock_addr_set(ctx, family, &s->peer_addr, s->peer_port);
 	return 1;
 }
 
-/* The client of a relayed connection is bound to the loopback: show the workload's address, keep
- * the port. */
+/* A socket that was sent to the loopback: show the workload's address, keep the port. */
 static __always_inline int show_local(struct bpf_sock_addr *ctx, int family)
 {
+	struct mesh_dns_resolver *resolver;
+	const struct mesh_addr *peer, *own;
 	struct mesh_netns *ns;
 	struct mesh_sock *s;
 	__u64 cookie;
 
 	if (!ctx->sk)
 		return 1;
-	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
-	if (!s || !(s->flags & MESH_SOCK_SHOW_LOCAL))
-		return 1;
+	if (ctx->protocol == IPPROTO_UDP) {
+		struct mesh_addr local = sock_addr_get(ctx, family);
+
+		resolver = bpf_sk_storage_get(&mesh_dns_socks, ctx->sk, 0, 0);
+		if (!resolver || mesh_addr_is_any(&local) || !mesh_addr_is_local(&local))
+			return 1;
+		peer = &resolver->addr;
+	} else {
+		s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
+		if (!s || !(s->flags & MESH_SOCK_SHOW_LOCAL))
+			return 1;
+		peer = &s->peer_addr;
+	}
 	cookie = bpf_get_netns_cookie(ctx);
 	ns = bpf_map_lookup_elem(&mesh_netns, &cookie);
 	if (!ns)
 		return 1;
-	if (mesh_addr_is_v4(&s->peer_addr)) {
-		if (!mesh_addr_is_zero(&ns->addr4))
-			show(ctx, family, &ns->addr4);
-	} else if (!mesh_addr_is_zero(&ns->addr6)) {
-		show(ctx, family, &ns->addr6);
-	}
+	own = mesh_addr_is_v4(peer) ? &ns->addr4 : &ns->addr6;
+	if (!mesh_addr_is_zero(own))
+		sock_addr_set(ctx, family, own, bpf_ntohs(ctx->user_port));
 	return 1;
 }
 

@@ -139,7 +139,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 	t = ops_tuple(ops);
 	if (s->series.path == MESH_PATH_LOCAL)
 		record_admit(ops, s, &t);
-	else if (s->series.path == MESH_PATH_TWOLEG)
+	else if (s->series.path == MESH_PATH_TWOLEG || (s->flags & MESH_SOCK_DNS))
 		record_relay(ops, s, &t);
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }

@@ -13,14 +13,14 @@ PACKAGES=(
   ca-certificates git g++ clang-14 libclang-rt-14-dev cmake ninja-build ccache pkg-config bpftool
   # Build: libraries.
   libc6-dev libbpf-dev libssl-dev libboost1.81-dev libcli11-dev nlohmann-json3-dev libspdlog-dev
-  libfmt-dev libexpected-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libfmt-dev libexpected-dev libldns-dev libgtest-dev libgmock-dev libbenchmark-dev
   # Checks.
   shellcheck clang-format-14
   # Tests: namespaces, packet filters to compare or to masquerade with, captures, processes.
   iproute2 iputils-ping nftables iptables tcpdump procps psmisc util-linux openssl
   # Tests and bench: real programs as peers.
   curl nginx libnginx-mod-stream redis-server redis-tools haproxy wrk apache2-utils iperf3 nghttp2-client
-  prometheus python3 python3-yaml netcat-openbsd postgresql
+  prometheus dnsmasq-base bind9-dnsutils python3 python3-yaml netcat-openbsd postgresql
   # Tests: what others see of a mesh leg, and a clock that is wrong.
   tshark faketime
   # VM: emulator, guest's first user space, module tools, unpacking of kernels.

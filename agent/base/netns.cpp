@@ -41,7 +41,8 @@ Status in_netns(int netns_fd, const std::function<Status()>& body) {
   return status;
 }
 
-Result<std::vector<UniqueFd>> tcp_sockets_in_netns(int netns_fd, int family, std::size_t count) {
+Result<std::vector<UniqueFd>> sockets_in_netns(int netns_fd, int family, int type,
+                                               std::size_t count) {
   thread_local const auto own = open_own_netns();
   if (!own) return tl::unexpected(own.error());
   if (::setns(netns_fd, CLONE_NEWNET) != 0)
@@ -49,7 +50,7 @@ Result<std::vector<UniqueFd>> tcp_sockets_in_netns(int netns_fd, int family, std
   std::vector<UniqueFd> fds;
   int socket_error = 0;
   while (fds.size() < count && socket_error == 0) {
-    UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+    UniqueFd fd(::socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (fd)
       fds.push_back(std::move(fd));
     else

@@ -17,10 +17,11 @@ namespace mesh {
 // Runs `body` on a fresh thread inside the namespace behind `netns_fd` and waits for it. Blocking.
 Status in_netns(int netns_fd, const std::function<Status()>& body);
 
-// Non-blocking TCP sockets made inside the namespace, at least one and at most `count`, by this
-// thread, which is back in its own namespace before it does anything else. For threads that cannot
-// wait.
-Result<std::vector<UniqueFd>> tcp_sockets_in_netns(int netns_fd, int family, std::size_t count);
+// Non-blocking sockets of a type (SOCK_STREAM: TCP, SOCK_DGRAM: UDP) made inside the namespace, at
+// least one and at most `count`, by this thread, which is back in its own namespace before it does
+// anything else. For threads that cannot wait.
+Result<std::vector<UniqueFd>> sockets_in_netns(int netns_fd, int family, int type,
+                                               std::size_t count);
 
 // The namespace of an open socket (ioctl SIOCGSKNS, needs CAP_NET_ADMIN). The result holds the
 // namespace for as long as it is open: use it and drop it.

@@ -56,6 +56,7 @@ Datapath::Datapath(Programs programs)
       admit_map_(programs_.skeleton().maps.mesh_admits),
       relay_map_(programs_.skeleton().maps.mesh_relay_in),
       leg_map_(programs_.skeleton().maps.mesh_legs),
+      dns_map_(programs_.skeleton().maps.mesh_dns_asked),
       sock_map_(programs_.skeleton().maps.mesh_socks),
       l4_(programs_.skeleton().maps.mesh_l4),
       failed_(programs_.skeleton().maps.mesh_failed),
@@ -175,6 +176,12 @@ void Datapath::forget_legs() const {
 Result<std::optional<mesh_relay_target>> Datapath::relay_target(std::uint64_t cookie,
                                                                 const Endpoint& client) const {
   return relay_map_.get(to_abi(cookie, client));
+}
+
+std::optional<Endpoint> Datapath::dns_resolver(std::uint64_t cookie, std::uint16_t port) const {
+  auto found = dns_map_.get({cookie, port, {}});
+  if (!found || !*found) return std::nullopt;
+  return Endpoint{from_abi((*found)->addr), (*found)->port};
 }
 
 void Datapath::count_denied(mesh_denial reason) const {

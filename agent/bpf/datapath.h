@@ -17,6 +17,7 @@
 #include "agent/base/result.h"
 #include "agent/bpf/map.h"
 #include "agent/bpf/programs.h"
+#include "mesh/dns.h"
 #include "mesh/flow.h"
 #include "mesh/identity.h"
 #include "mesh/series.h"
@@ -72,7 +73,9 @@ class Datapath {
   }
   [[nodiscard]] Result<std::optional<mesh_relay_target>> relay_target(
       std::uint64_t netns,
-      const Endpoint& client) const;                        // [any]
+      const Endpoint& client) const;  // [any]
+  // Whom a UDP socket of the namespace with this port asked last. [any]
+  [[nodiscard]] std::optional<Endpoint> dns_resolver(std::uint64_t netns, std::uint16_t port) const;
   void count_denied(mesh_denial reason) const;              // [any]
   Result<std::vector<mesh_conn_info>> connections() const;  // [any]
 
@@ -125,6 +128,7 @@ class Datapath {
   Map<mesh_tuple, mesh_admit> admit_map_;
   Map<mesh_ns_addr, mesh_relay_target> relay_map_;
   Map<mesh_tuple, mesh_leg> leg_map_;
+  Map<mesh_dns_key, mesh_dns_resolver> dns_map_;
   Map<int, mesh_sock> sock_map_;
   PerCpuMap<mesh_series, mesh_l4> l4_;
   PerCpuMap<mesh_failed_key, std::uint64_t> failed_;

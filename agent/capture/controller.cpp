@@ -63,6 +63,7 @@ Status Controller::start() {
   if (!cookie) return context(std::move(cookie).error(), "own network namespace");
   MESH_TRY(datapath_.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
            "namespaces");
+  if (options_.dns != nullptr) options_.dns->seed();
   // What an earlier agent knew beyond that stays until this one knows more.
   return datapath_.cidrs.sync(known_cidrs(node_), /*only_additions=*/true);
 }
@@ -121,6 +122,7 @@ void Controller::on_changed(const workload::Workload& workload) {
   it->second.workload = workload;
   if (auto netns = discovery_->open_netns(workload.cookie))
     open_listeners(it->second, netns->get());
+  if (options_.dns != nullptr && it->second.handle) options_.dns->open(workload, it->second.handle);
   log::info("workload changed: {} (netns cookie {})", workload.hint, workload.cookie);
   schedule_apply();
 }
@@ -134,6 +136,7 @@ void Controller::on_gone(std::uint64_t cookie) {
   // The maps first: nobody is sent there while the sockets go.
   apply();
   publish_directory();
+  if (options_.dns != nullptr) options_.dns->drop(cookie);
   auto aborted = relay_.drop_namespace(cookie);
   // After the relay: a connection that ended just before may have left its leg there.
   if (options_.mesh != nullptr) options_.mesh->drop_namespace(cookie);
@@ -153,6 +156,7 @@ Status Controller::enrol(Enrolled& enrolled) {
   open_listeners(enrolled, netns->get());
   enrolled.handle =
       std::make_shared<const NetnsHandle>(enrolled.workload.cookie, std::move(*netns));
+  if (options_.dns != nullptr) options_.dns->open(enrolled.workload, enrolled.handle);
   publish_directory();
   return {};
 }
@@ -229,6 +233,7 @@ void Controller::publish_mesh() {
 
 void Controller::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
   catalog_ = std::move(catalog);
+  if (options_.dns != nullptr) options_.dns->set_catalog(catalog_);
   log::info("catalog applied: {} services, {} instances, {} nodes", catalog_->services().size(),
             catalog_->instances(), catalog_->nodes().size());
   auto unguarded = unguarded_cidrs(node_, *catalog_);

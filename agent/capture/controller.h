@@ -13,6 +13,7 @@
 #include "agent/base/result.h"
 #include "agent/bpf/datapath.h"
 #include "agent/capture/desired.h"
+#include "agent/capture/dns_capture.h"
 #include "agent/capture/labels.h"
 #include "agent/capture/mesh.h"
 #include "agent/capture/netns_directory.h"
@@ -34,6 +35,7 @@ class Controller {
     std::vector<Cidr> mesh_cidrs;  // of all nodes; refused where nobody is known to be
     // Null: no identities, so port 15008 is not opened and nothing goes to other nodes.
     Mesh* mesh = nullptr;
+    DnsCapture* dns = nullptr;  // null: port 53 is left alone
   };
 
   Controller(boost::asio::io_context& io, Options options, bpf::Datapath& datapath,

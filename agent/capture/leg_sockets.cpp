@@ -11,7 +11,7 @@ Result<UniqueFd> LegSockets::take(int family) {
   const std::lock_guard lock(mutex_);
   auto& pool = family == AF_INET ? v4_ : v6_;
   if (pool.empty()) {
-    auto fds = tcp_sockets_in_netns(netns_fd_, family, kBatch);
+    auto fds = sockets_in_netns(netns_fd_, family, SOCK_STREAM, kBatch);
     if (!fds) return tl::unexpected(std::move(fds).error());
     pool = std::move(*fds);
   }

@@ -11,7 +11,7 @@ Result<UniqueFd> MeshSockets::take(int family, const bpf::Datapath& datapath) {
   const std::lock_guard lock(mutex_);
   auto& ready = family == AF_INET ? v4_ : v6_;
   if (ready.empty()) {
-    auto made = tcp_sockets_in_netns(netns_fd_, family, kBatch);
+    auto made = sockets_in_netns(netns_fd_, family, SOCK_STREAM, kBatch);
     if (!made) return tl::unexpected(std::move(made).error());
     for (auto& fd : *made) {
       // Without the mark the hooks would take it for the pod's own and send it to us again.

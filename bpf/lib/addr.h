@@ -32,6 +32,12 @@ static __always_inline int mesh_addr_is_zero(const struct mesh_addr *a)
 	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
 }
 
+/* The unspecified address of either family. */
+static __always_inline int mesh_addr_is_any(const struct mesh_addr *a)
+{
+	return mesh_addr_is_zero(a) || (mesh_addr_is_v4(a) && !a->w[3]);
+}
+
 static __always_inline int mesh_addr_equal(const struct mesh_addr *a, const struct mesh_addr *b)
 {
 	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];

@@ -118,6 +118,7 @@ struct sockaddr_in6 {
 #define TCP_NODELAY 1
 #define MSG_PEEK 0x02
 #define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
 #define SOCK_DONE_BIT 1 /* enum sock_flags: set by tcp_fin() only */
 
 #define ENOMEM 12

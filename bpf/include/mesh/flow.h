@@ -18,6 +18,7 @@
 #define MESH_SOCK_HTTP (1u << 7)    /* the service speaks HTTP/1: sniff */
 #define MESH_SOCK_LEG (1u << 9)	    /* with AGENT: a leg of the relay to an application */
 #define MESH_SOCK_REMOTE (1u << 10) /* twoleg: the endpoint is on another node */
+#define MESH_SOCK_DNS (1u << 11)    /* to port 53: rewritten to the agent's responder */
 
 /*
  * mesh_socks (socket storage): made by the connect hooks and at PASSIVE_ESTABLISHED; for its own
