@@ -13,6 +13,12 @@ inline constexpr std::uint16_t kPort = 8080;
 inline constexpr std::chrono::seconds kTrafficLimit{120};
 inline const std::map<std::string, std::string> kSockmap{{"mesh-acceleration", "sockmap"}};
 
+// A client of an accelerated service waits in poll(2): recv(2) gives EAGAIN after any wake-up.
+inline std::vector<std::string> polling(std::vector<std::string> arguments = {}) {
+  arguments.emplace_back("--poll");
+  return arguments;
+}
+
 inline bool in_vm() { return std::getenv("MESH_VM") != nullptr; }
 
 class Accel : public MeshTest {

@@ -107,7 +107,7 @@ TEST_F(Accel, TheSwitchWorksOnOpenConnections) {
       start_server(*server_, {"echo-server", "--port", std::to_string(kPort), "--epoll"});
   const std::string text(1000, 'x');
   {
-    InteractiveClient client(*client_, vip4("app"), kPort);
+    InteractiveClient client(*client_, vip4("app"), kPort, polling());
     double before = redirected();
     ASSERT_EQ(client.say(text)["ok"], true);
     expect_redirected_since(before);
@@ -138,7 +138,8 @@ TEST_F(Accel, ResetsOfEitherSideLeaveNothing) {
     Process server =
         start_server(*server_, {"rst", "--port", std::to_string(kPort), "--after", "100"});
     for (int i = 0; i < 5; ++i) {
-      const auto seen = run_client(*client_, vip4("app"), kPort, {"--text", std::string(100, 't')});
+      const auto seen =
+          run_client(*client_, vip4("app"), kPort, polling({"--text", std::string(100, 't')}));
       EXPECT_EQ(seen["ok"], false) << seen;
     }
   }

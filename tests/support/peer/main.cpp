@@ -32,6 +32,7 @@ void add_connect(CLI::App& command, ConnectOptions& options, bool required = tru
   command.add_option("--from", options.bind, "Bind to this address first");
   command.add_option("--device", options.device, "SO_BINDTODEVICE");
   command.add_flag("--nonblock-connect", options.nonblock, "Non-blocking connect(2)");
+  command.add_flag("--poll", options.poll, "Wait in poll(2), not in recv(2)");
   command.add_option("--timeout", options.timeout_ms, "Milliseconds for every step")
       ->capture_default_str();
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Many connections: hold keeps them, shortlived opens and closes them as fast as it can.
-#include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -30,15 +29,13 @@ int one_short(const ConnectOptions& options) {
   if (!fd) return fd.error().code.value();
   if (const int error = send_all(fd->get(), "x"); error != 0) return error;
   if (::shutdown(fd->get(), SHUT_WR) < 0) return errno;
+  ConnectOptions polling = options;
+  polling.poll = true;
   char byte = 0;
-  while (true) {
-    const ssize_t n = ::recv(fd->get(), &byte, 1, MSG_DONTWAIT);
-    if (n == 0) return 0;
-    if (n > 0) continue;
-    if (errno != EAGAIN) return errno;
-    pollfd wait{fd->get(), POLLIN, 0};
-    if (::poll(&wait, 1, static_cast<int>(options.timeout_ms)) == 0) return ETIMEDOUT;
-  }
+  ssize_t n = 0;
+  do n = receive(fd->get(), &byte, 1, polling);
+  while (n > 0);
+  return static_cast<int>(-n);
 }
 
 }  // namespace

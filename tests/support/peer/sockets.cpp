@@ -8,6 +8,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
 #include <cstring>
@@ -216,6 +217,23 @@ void set_timeouts(int fd, unsigned ms) {
   time.tv_usec = ms % 1000 * 1000;
   (void)::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
   (void)::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
+}
+
+ssize_t receive(int fd, void* buffer, std::size_t size, const ConnectOptions& options) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(options.timeout_ms);
+  while (true) {
+    const ssize_t n = ::recv(fd, buffer, size, options.poll ? MSG_DONTWAIT : 0);
+    if (n >= 0) return n;
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN) return -errno;
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        end - std::chrono::steady_clock::now());
+    // The kernel counts SO_RCVTIMEO in ticks of its own clock.
+    if (left.count() <= (options.poll ? 0 : 20)) return -ETIMEDOUT;
+    if (!options.poll) return -EAGAIN;
+    pollfd wait{fd, POLLIN, 0};
+    (void)::poll(&wait, 1, static_cast<int>(left.count()));
+  }
 }
 
 void reset_on_close(int fd) {

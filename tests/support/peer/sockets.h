@@ -46,6 +46,7 @@ struct ConnectOptions {
   std::string bind;       // own address
   std::string device;     // SO_BINDTODEVICE
   bool nonblock = false;  // connect with O_NONBLOCK and poll
+  bool poll = false;      // wait in poll(2) and read without waiting; else wait in recv(2)
   unsigned timeout_ms = 10000;
 };
 
@@ -62,6 +63,11 @@ int serve(const ListenOptions& options,
 // Blocking helpers; 0 or the errno.
 int send_all(int fd, std::string_view bytes);
 void set_timeouts(int fd, unsigned ms);
+
+// Waits for bytes as `options` say. 0 at the end of the stream, or minus the errno: ETIMEDOUT only
+// after the time limit. A recv(2) that gives up earlier, as on sockets in a sockmap, is EAGAIN.
+ssize_t receive(int fd, void* buffer, std::size_t size, const ConnectOptions& options);
+
 void reset_on_close(int fd);  // SO_LINGER 0
 void set_nonblocking(int fd, bool on);
 void wait_stdin_eof();

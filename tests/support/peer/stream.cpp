@@ -18,13 +18,11 @@ constexpr std::size_t kMaxReply = 1 << 20;
 
 // Reads until `enough(text)`, the end or an error; 0 or the errno.
 template <typename Enough>
-int read_until(int fd, std::string& text, Enough enough) {
+int read_until(int fd, const ConnectOptions& options, std::string& text, Enough enough) {
   std::array<char, 4096> buffer;
   while (!enough(text) && text.size() < kMaxReply) {
-    const ssize_t n = ::recv(fd, buffer.data(), buffer.size(), 0);
-    if (n == 0) return 0;
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno == EAGAIN ? ETIMEDOUT : errno;
+    const ssize_t n = receive(fd, buffer.data(), buffer.size(), options);
+    if (n <= 0) return static_cast<int>(-n);
     text.append(buffer.data(), static_cast<std::size_t>(n));
   }
   return 0;
@@ -32,13 +30,13 @@ int read_until(int fd, std::string& text, Enough enough) {
 
 bool has_line(const std::string& text) { return text.find('\n') != std::string::npos; }
 
-int interact(int fd) {
+int interact(int fd, const ConnectOptions& options) {
   std::string line;
   int code = 0;
   while (std::getline(std::cin, line)) {
     int error = send_all(fd, line + "\n");
     std::string reply;
-    if (error == 0) error = read_until(fd, reply, has_line);
+    if (error == 0) error = read_until(fd, options, reply, has_line);
     if (error == 0 && reply.empty()) {
       emit({{"ok", false}, {"stage", "recv"}, {"errno", "EOF"}});
       code = 1;
@@ -63,7 +61,7 @@ int one_client(const ClientOptions& options) {
   if (options.interactive) {
     result["ok"] = true;
     emit(result);
-    return interact(fd->get());
+    return interact(fd->get(), options.connect);
   }
   const auto finish = [&](std::string_view stage, int error) {
     result["ok"] = error == 0;
@@ -76,14 +74,14 @@ int one_client(const ClientOptions& options) {
   };
   if (options.read_first) {
     std::string greeting;
-    if (const int error = read_until(fd->get(), greeting, has_line); error != 0)
+    if (const int error = read_until(fd->get(), options.connect, greeting, has_line); error != 0)
       return finish("greeting", error);
     result["greeting"] = greeting;
   }
   if (const int error = send_all(fd->get(), options.text); error != 0) return finish("send", error);
   if (!options.no_shutdown && ::shutdown(fd->get(), SHUT_WR) < 0) return finish("shutdown", errno);
   std::string reply;
-  const int error = read_until(fd->get(), reply, [&](const std::string& text) {
+  const int error = read_until(fd->get(), options.connect, reply, [&](const std::string& text) {
     return options.no_shutdown && text.size() >= options.text.size();
   });
   result["reply"] = reply;
@@ -137,7 +135,8 @@ int source(const SourceOptions& options) {
   }
   if (::shutdown(fd->get(), SHUT_WR) < 0) return emit_failure("shutdown", errno);
   std::string rest;
-  const int error = read_until(fd->get(), rest, [](const std::string&) { return false; });
+  const int error =
+      read_until(fd->get(), options.connect, rest, [](const std::string&) { return false; });
   if (error != 0) return emit_failure("recv", error);
   emit({{"ok", true}, {"bytes", sent}});
   return 0;
