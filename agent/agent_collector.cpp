@@ -49,6 +49,9 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   one(out, "mesh_bpf_records_swept_total",
       "Records of connections taken out because their socket was gone and its end not seen.",
       Type::Counter, datapath_.swept_records());
+  one(out, "mesh_bpf_pins_restored_total",
+      "Pins that somebody had deleted and the agent made again.", Type::Counter,
+      datapath_.restored_pins());
 
   workload::Counters w;
   {

@@ -288,6 +288,7 @@ std::vector<metrics::DegradedFeature> App::degraded() {
     all.push_back({"identity", mesh_->identity_error(), !mesh_->identity_error().empty()});
   }
   all.push_back({"datapath", controller_->last_failure(), !controller_->last_failure().empty()});
+  all.push_back({"pins", datapath_->lost_pins(), !datapath_->lost_pins().empty()});
   return all;
 }
 
@@ -303,6 +304,7 @@ void App::beat() {
   }
   if (beats_ % kBeatsPerRetry == 0) {
     controller_->retry_enrolment();
+    datapath_->keep_pins();
     if (mesh_) mesh_->sweep();
   }
   if (tls_collector_) tls_collector_->update();

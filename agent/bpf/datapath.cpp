@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "agent/base/log.h"
 #include "agent/bpf/abi_convert.h"
 #include "mesh.skel.h"
 
@@ -239,6 +240,23 @@ Status Datapath::fold_open_connections() const {
   auto done = programs_.run_fold_iterator();
   if (!done) return tl::unexpected(std::move(done).error());
   return {};
+}
+
+void Datapath::keep_pins() {
+  auto restored = programs_.restore_pins();
+  if (!restored) {
+    if (restored.error().what != lost_pins_)
+      log::error(
+          "pins have been deleted and cannot be made again, so the datapath ends with this "
+          "process: {}",
+          restored.error().what);
+    lost_pins_ = restored.error().what;
+    return;
+  }
+  lost_pins_.clear();
+  if (*restored == 0) return;
+  restored_pins_.fetch_add(*restored, std::memory_order_relaxed);
+  log::warn("{} pins had been deleted by somebody and were made again", *restored);
 }
 
 std::vector<Datapath::Usage> Datapath::usage() const {

@@ -71,6 +71,13 @@ class Datapath {
   [[nodiscard]] std::uint64_t swept_records() const {  // [any]
     return swept_records_.load(std::memory_order_relaxed);
   }
+  // Pins again what somebody deleted, and says so; about every second. A failure is kept for
+  // lost_pins() and logged when it changes.
+  void keep_pins();
+  [[nodiscard]] const std::string& lost_pins() const { return lost_pins_; }
+  [[nodiscard]] std::uint64_t restored_pins() const {  // [any]
+    return restored_pins_.load(std::memory_order_relaxed);
+  }
   [[nodiscard]] Result<std::optional<mesh_relay_target>> relay_target(
       std::uint64_t netns,
       const Endpoint& client) const;  // [any]
@@ -140,6 +147,8 @@ class Datapath {
   std::set<mesh_tuple, ByteLess> seen_legs_;
   std::set<std::uint64_t> stale_cookies_;  // of records that the last sweep left for the next
   std::atomic<std::uint64_t> swept_records_{0};
+  std::string lost_pins_;  // why pins cannot be made again; empty: none is missing
+  std::atomic<std::uint64_t> restored_pins_{0};
 };
 
 }  // namespace mesh::bpf

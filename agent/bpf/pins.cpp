@@ -88,6 +88,7 @@ Result<Pins> Pins::open(const fs::path& dir) {
           dir.string(), name, version_name(), dir.string());
 
   Pins pins;
+  pins.dir_ = dir;
   pins.lock_ = std::move(*lock);
   fs::path root = dir / version_name();
   pins.maps_ = root / "maps";
@@ -95,6 +96,25 @@ Result<Pins> Pins::open(const fs::path& dir) {
   for (const auto& path : {root, pins.maps_, pins.links_}) MESH_TRY(make_directory(path), "pins");
   pins.adopted_ = !names_in(pins.maps_).empty();
   return pins;
+}
+
+Status Pins::restore_directories() {
+  struct stat held {
+  }, now{};
+  if (::fstat(lock_.get(), &held) != 0) return fail_errno(errno, "look at the lock");
+  if (::stat(dir_.c_str(), &now) != 0 || held.st_ino != now.st_ino || held.st_dev != now.st_dev) {
+    MESH_TRY(require_bpffs(dir_), "pins");
+    MESH_TRY(make_directory(dir_), "pins");
+    auto lock = lock_directory(dir_);
+    if (!lock) return tl::unexpected(std::move(lock).error());
+    if (!names_in(dir_).empty())
+      return fail("{} was deleted, and has pins of somebody else now: restart mesh-agent",
+                  dir_.string());
+    lock_ = std::move(*lock);
+  }
+  for (const auto& path : {dir_ / version_name(), maps_, links_})
+    MESH_TRY(make_directory(path), "pins");
+  return {};
 }
 
 std::vector<std::string> Pins::link_names() const { return names_in(links_); }

@@ -24,11 +24,16 @@ class Pins {
   // True if maps were already there: an earlier agent (or the boot guard) left them.
   [[nodiscard]] bool adopted() const { return adopted_; }
 
+  // Makes the directories again that somebody deleted, and takes the lock of a new one. Refuses
+  // when another agent or the guard has made pins there since.
+  Status restore_directories();
+
   // Removes everything under `dir`, of every ABI version: links first, so that no program outlives
   // its maps. Refuses while an agent holds the lock. The names removed come back for the log.
   static Result<std::vector<std::string>> cleanup(const std::filesystem::path& dir);
 
  private:
+  std::filesystem::path dir_;
   UniqueFd lock_;
   std::filesystem::path maps_;
   std::filesystem::path links_;

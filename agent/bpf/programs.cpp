@@ -312,6 +312,30 @@ Status Programs::detach_inbound(std::uint64_t netns_cookie) {
   return {};
 }
 
+// Maps first: who adopts links finds their maps.
+Result<std::size_t> Programs::restore_pins() {
+  if (auto status = pins_.restore_directories(); !status)
+    return tl::unexpected(std::move(status).error());
+  std::size_t made = 0;
+  const auto pin = [&made](const std::filesystem::path& path, int fd) -> Status {
+    if (::access(path.c_str(), F_OK) == 0) return {};
+    if (bpf_obj_pin(fd, path.c_str()) != 0)
+      return fail_errno(errno, fmt::format("pin {}", path.string()));
+    ++made;
+    return {};
+  };
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, skeleton_->obj) {
+    if (bpf_map__is_internal(map)) continue;
+    if (auto status = pin(pins_.map(bpf_map__name(map)), bpf_map__fd(map)); !status)
+      return tl::unexpected(std::move(status).error());
+  }
+  for (const auto& [name, link] : held_)
+    if (auto status = pin(pins_.link(name), link.get()); !status)
+      return tl::unexpected(std::move(status).error());
+  return made;
+}
+
 std::vector<std::uint64_t> Programs::inbound_namespaces() {
   std::vector<std::uint64_t> cookies;
   for (const auto& name : pins_.link_names()) {

@@ -64,6 +64,9 @@ class Programs {
   // Namespaces that have a pinned sk_lookup link; links of dead namespaces are dropped on the way.
   [[nodiscard]] std::vector<std::uint64_t> inbound_namespaces();
 
+  // Pins again what somebody deleted; gives how many pins that were.
+  Result<std::size_t> restore_pins();
+
   // Runs an iterator over the sockets of the mesh and gives what it wrote.
   [[nodiscard]] Result<std::vector<std::byte>> run_fold_iterator() const;
   [[nodiscard]] Result<std::vector<std::byte>> run_connections_iterator() const;

@@ -4,6 +4,8 @@
 #include <bpf/bpf.h>
 #include <gmock/gmock.h>
 
+#include <set>
+
 #include "agent/bpf/datapath.h"
 #include "mesh.skel.h"
 #include "tests/bpf/scratch.h"
@@ -29,6 +31,12 @@ class PinsTest : public MeshRun {
           BPF_CGROUP_INET_INGRESS, BPF_CGROUP_INET4_GETPEERNAME, BPF_CGROUP_INET6_GETSOCKNAME})
       counts.push_back(attached(type));
     return counts;
+  }
+  std::set<std::string> pinned() const {
+    std::set<std::string> files;
+    for (const auto& entry : fs::recursive_directory_iterator(pins_))
+      if (!entry.is_directory()) files.insert(entry.path());
+    return files;
   }
   // A connect4 program of somebody else, attached the way that allows others beside it.
   UniqueFd attach_foreign() {
@@ -139,6 +147,73 @@ TEST_F(PinsTest, NothingIsLeftOfAnOpenThatFailed) {
   EXPECT_THAT(programs.error().what, HasSubstr("/tmp"));
   EXPECT_FALSE(fs::exists(pins_));
   EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 0u);
+}
+
+TEST_F(PinsTest, DeletedPinsAreMadeAgain) {
+  std::set<std::string> before;
+  {
+    auto programs = open();
+    ASSERT_TRUE(programs) << programs.error().what;
+    bpf::Datapath datapath(std::move(*programs));
+    ASSERT_TRUE(datapath.vips.put({{1, 2, 3, 4}}, 99));
+    before = pinned();
+    datapath.keep_pins();
+    EXPECT_EQ(datapath.restored_pins(), 0u);
+
+    fs::remove_all(pins_);
+    datapath.keep_pins();
+    EXPECT_EQ(datapath.lost_pins(), "");
+    EXPECT_EQ(pinned(), before);
+    EXPECT_EQ(datapath.restored_pins(), before.size());
+
+    fs::remove(*before.begin());
+    datapath.keep_pins();
+    EXPECT_EQ(pinned(), before);
+    EXPECT_EQ(datapath.restored_pins(), before.size() + 1);
+
+    auto second = open();
+    ASSERT_FALSE(second);
+    EXPECT_THAT(second.error().what, HasSubstr("another mesh-agent is running"));
+  }
+  EXPECT_EQ(all_attached(), std::vector<std::size_t>(all_attached().size(), 1));
+  auto next = open();
+  ASSERT_TRUE(next) << next.error().what;
+  EXPECT_TRUE(next->adopted());
+  EXPECT_EQ(all_attached(), std::vector<std::size_t>(all_attached().size(), 1));
+  EXPECT_EQ(bpf::Datapath(std::move(*next)).vips.content().size(), 1u);
+}
+
+TEST_F(PinsTest, WhatTheAgentTookOutStaysOut) {
+  auto programs = open();
+  ASSERT_TRUE(programs) << programs.error().what;
+  const auto without = pinned();
+  ASSERT_TRUE(programs->attach_sniffer());
+  EXPECT_EQ(pinned().size(), without.size() + 1);
+  ASSERT_TRUE(programs->detach_sniffer());
+  EXPECT_EQ(programs->restore_pins(), 0u);
+  EXPECT_EQ(pinned(), without);
+}
+
+TEST_F(PinsTest, PinsThatAnotherAgentMadeMeanwhileAreLeftAlone) {
+  auto first = open();
+  ASSERT_TRUE(first) << first.error().what;
+  bpf::Datapath datapath(std::move(*first));
+  fs::remove_all(pins_);
+  {
+    auto second = open();
+    ASSERT_TRUE(second) << second.error().what;
+    datapath.keep_pins();
+    EXPECT_THAT(datapath.lost_pins(), HasSubstr("another mesh-agent is running"));
+  }
+  const auto theirs = pinned();
+  datapath.keep_pins();
+  EXPECT_THAT(datapath.lost_pins(), HasSubstr("restart mesh-agent"));
+  EXPECT_EQ(datapath.restored_pins(), 0u);
+  EXPECT_EQ(pinned(), theirs);
+  ASSERT_TRUE(bpf::Pins::cleanup(pins_));
+  datapath.keep_pins();
+  EXPECT_EQ(datapath.lost_pins(), "");
+  EXPECT_EQ(pinned(), theirs);
 }
 
 TEST_F(PinsTest, WithoutTracingTheReasonIsGiven) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Nothing of a connection of the mesh is ever in clear on the cable, whatever becomes of the
 // agents: a secret that all clients send is looked for in a capture.
+#include <csignal>
 #include <random>
 
 #include "tests/netns/two_nodes.h"
@@ -141,8 +142,21 @@ TEST_F(MeshClosed, BeforeTheAgentsRunAndWithoutTheirPins) {
   // Somebody deletes the pins. The agents hold what was pinned, so all goes on.
   for (Node* node : {&*a_, &*b_}) must(remove_tree(node->pin_dir()), "remove the pins");
   expect_everybody_is_served();
-  // With the agent its programs go now, and its pods are pods of no mesh. What they send is refused
-  // by the other node, before a byte of it.
+  // They make them again, so the death of one opens nothing.
+  for (auto* agent : {&agent_a_, &agent_b_})
+    ASSERT_TRUE(eventually(
+        kSettle, [&] { return metric(**agent, "mesh_bpf_pins_restored_total") > 0; },
+        "the pins are made again"));
+  agent_a_->kill9();
+  EXPECT_EQ(run_client(*client_, server_->addr4, 8080)["errno"], "ECONNREFUSED");
+  agent_a_->start();
+  EXPECT_EQ(agent_a_->status_json()["pins"], "adopted");
+  expect_everybody_is_served();
+
+  // An agent that cannot: with it its programs go, and its pods are pods of no mesh. What they send
+  // is refused by the other node, before a byte of it.
+  ASSERT_EQ(::kill(agent_a_->pid(), SIGSTOP), 0);
+  must(remove_tree(a_->pin_dir()), "remove the pins");
   agent_a_->kill9();
   ASSERT_TRUE(eventually(
       kSettle,
