@@ -20,7 +20,7 @@ PACKAGES=(
   iproute2 iputils-ping nftables iptables tcpdump procps psmisc util-linux openssl
   # Tests and bench: real programs as peers.
   curl nginx libnginx-mod-stream redis-server redis-tools haproxy wrk apache2-utils iperf3 nghttp2-client
-  prometheus dnsmasq-base bind9-dnsutils python3 python3-yaml netcat-openbsd postgresql
+  prometheus python3 python3-grpcio python3-yaml netcat-openbsd postgresql
   # Tests: what others see of a mesh leg, and a clock that is wrong.
   tshark faketime
   # VM: emulator, guest's first user space, module tools, unpacking of kernels.

@@ -8,8 +8,11 @@ namespace {
 
 class MeshInbound : public MeshPrograms {
  protected:
+  static constexpr std::uint16_t kGrpc = 50051;
+
   std::vector<TestService> more_services() override {
-    return {{"open", {{server_->addr4, 8082}}, "tcp", {{"mesh-inbound", "permissive"}}}};
+    return {{"open", {{server_->addr4, 8082}}, "tcp", {{"mesh-inbound", "permissive"}}},
+            {"health", {{server_->addr4, kGrpc}, {server_->addr6, kGrpc}}, "grpc"}};
   }
 };
 
@@ -33,7 +36,7 @@ TEST_F(MeshInbound, StrictPermissiveAndProbes) {
   InteractiveClient mesh(*client_, server_->addr4, 8082);
   EXPECT_EQ(mesh.say("by the mesh")["reply"], "by the mesh");
 
-  // The kubelet of the node: HTTP, TCP, and gRPC, which is HTTP/2 in clear.
+  // The kubelet of the node: HTTP/1, HTTP/2 and TCP.
   const Labels outside_reason{{"reason", "plaintext_outside"}};
   const double refused_before = metric(*agent_b_, "mesh_denied_total", outside_reason);
   for (int i = 0; i < 3; ++i) {
@@ -59,6 +62,27 @@ TEST_F(MeshInbound, StrictPermissiveAndProbes) {
   }
   EXPECT_EQ(mesh.say("still there")["reply"], "still there");
   EXPECT_EQ(get(*client_, false), http);
+}
+
+// A gRPC client and server of their own kind, with the calls of a kubelet's gRPC probe.
+TEST_F(MeshInbound, GrpcProbesSucceedFromTheNodeOnly) {
+  cable_.reset();  // the calls are too few for what it wants to see
+  Outside& outside = b_->add_outside("o");
+  Process health = server_->spawn({MESH_GRPC_PROBE, "serve", std::to_string(kGrpc)});
+  ASSERT_TRUE(health.wait_output("listening", kSettle)) << health.err();
+  const auto check = [&](const Place& from, const std::string& address) {
+    return from.run({MESH_GRPC_PROBE, "check", address, std::to_string(kGrpc)}, 2 * kRunLimit).out;
+  };
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(check(b_->host(), server_->addr4), "SERVING\n");
+    EXPECT_EQ(check(b_->host(), server_->addr6), "SERVING\n");
+  }
+  EXPECT_EQ(check(*client_, server_->addr4), "SERVING\n") << "by the mesh";
+  EXPECT_EQ(check(*client_, vip4("health")), "SERVING\n") << "by its VIP";
+  EXPECT_EQ(check(outside, server_->addr4), "UNAVAILABLE\n");
+  EXPECT_EQ(check(a_->host(), server_->addr4), "UNAVAILABLE\n");
+  // The mesh in use makes no difference to the node.
+  EXPECT_EQ(check(b_->host(), server_->addr4), "SERVING\n");
 }
 
 }  // namespace
