@@ -87,26 +87,21 @@ struct Texts {
 };
 
 Status convert(const Texts& texts, Options& options) {
+  std::vector<Cidr> node_cidrs;
   for (const auto& text : texts.node_cidrs) {
     auto cidr = Cidr::parse(text);
     if (!cidr) return context(std::move(cidr).error(), "--node-cidr");
-    for (const auto& other : options.node_cidrs)
+    for (const auto& other : node_cidrs)
       if (cidr->overlaps(other))
         return fail("--node-cidr: {} and {} overlap: give each prefix once", other.to_string(),
                     cidr->to_string());
-    options.node_cidrs.push_back(*cidr);
+    node_cidrs.push_back(*cidr);
   }
   auto vip6 = Cidr::parse(texts.vip_cidr6);
   if (!vip6) return context(std::move(vip6).error(), "--vip-cidr6");
   if (auto checked = catalog::VipAllocator::create(*vip6); !checked)
     return context(std::move(checked).error(), "--vip-cidr6");
   options.vip_cidr6 = *vip6;
-  for (const auto& cidr : options.node_cidrs)
-    for (const auto& vip : {*Cidr::parse("240.0.0.0/4"), *vip6})
-      if (cidr.overlaps(vip))
-        return fail("--node-cidr: {} overlaps {}, where service VIPs come from", cidr.to_string(),
-                    vip.to_string());
-  // The same list serves every node: its own part is what --node-cidr says.
   for (const auto& text : texts.mesh_cidrs) {
     auto cidr = Cidr::parse(text);
     if (!cidr) return context(std::move(cidr).error(), "--mesh-cidr");
@@ -114,12 +109,10 @@ Status convert(const Texts& texts, Options& options) {
       if (cidr->overlaps(vip))
         return fail("--mesh-cidr: {} overlaps {}, where service VIPs come from", cidr->to_string(),
                     vip.to_string());
-    const bool own =
-        std::any_of(options.node_cidrs.begin(), options.node_cidrs.end(), [&](const Cidr& node) {
-          return node.overlaps(*cidr) && node.mapped_prefix() <= cidr->mapped_prefix();
-        });
-    if (!own) options.mesh_cidrs.push_back(*cidr);
+    options.mesh_cidrs.push_back(*cidr);
   }
+  if (auto status = set_node_cidrs(options, std::move(node_cidrs), "--node-cidr"); !status)
+    return status;
   auto metrics = parse_endpoint(texts.metrics_listen);
   if (!metrics) return context(std::move(metrics).error(), "--metrics-listen");
   options.metrics_listen = *metrics;
@@ -143,6 +136,23 @@ Status convert(const Texts& texts, Options& options) {
 
 }  // namespace
 
+Status set_node_cidrs(Options& options, std::vector<Cidr> cidrs, const std::string& where) {
+  for (const auto& cidr : cidrs)
+    for (const auto& vip : {*Cidr::parse("240.0.0.0/4"), *options.vip_cidr6})
+      if (cidr.overlaps(vip))
+        return fail("{}: {} overlaps {}, where service VIPs come from", where, cidr.to_string(),
+                    vip.to_string());
+  // The same list serves every node: its own part is what --node-cidr says.
+  const auto own = [&](const Cidr& mesh) {
+    return std::any_of(cidrs.begin(), cidrs.end(), [&](const Cidr& node) {
+      return node.overlaps(mesh) && node.mapped_prefix() <= mesh.mapped_prefix();
+    });
+  };
+  std::erase_if(options.mesh_cidrs, own);
+  options.node_cidrs = std::move(cidrs);
+  return {};
+}
+
 tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   Options options;
   Texts texts;
@@ -162,7 +172,8 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
     return app.add_option(flag, value, help)->envname(env_name(flag))->capture_default_str();
   };
   add("--node-cidr", texts.node_cidrs,
-      "Address range of this node's pods; repeatable, IPv4 and IPv6")
+      "Address range of this node's pods; repeatable, IPv4 and IPv6. Without it, the cidrs of the "
+      "catalog's node --node-name as they are at the start")
       ->delimiter(',')
       ->type_name("CIDR");
   add("--mesh-cidr", texts.mesh_cidrs,
@@ -263,11 +274,13 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
     return tl::unexpected(Exit{app.exit(e)});
   }
   auto status = convert(texts, options);
-  if (status && options.node_cidrs.empty() &&
-      (options.command == Command::Run || options.command == Command::Guard))
+  // The guard can do with what is the mesh's.
+  const bool needs_ranges = options.command == Command::Run ||
+                            (options.command == Command::Guard && options.mesh_cidrs.empty());
+  if (status && needs_ranges && options.node_cidrs.empty() && options.config_dir.empty())
     status = fail(
         "--node-cidr is required: give the address range of this node's pods, as in --node-cidr "
-        "10.0.0.0/24");
+        "10.0.0.0/24, or --config-dir with a node that has the name of this one");
   if (!status) {
     fmt::print(stderr, "mesh-agent: {}\n", status.error().what);
     return tl::unexpected(Exit{2});

@@ -28,7 +28,7 @@ enum class Command {
 struct Options {
   Command command = Command::Run;
 
-  std::vector<Cidr> node_cidrs;
+  std::vector<Cidr> node_cidrs;  // empty: what the catalog says of node_name
   std::vector<Cidr> mesh_cidrs;  // none inside a node CIDR
   std::string node_name;
   std::string config_dir;  // empty: no services
@@ -55,6 +55,10 @@ struct Options {
   std::vector<std::string> debug_values;  // debug set: key=value
   identity::CaOptions ca;                 // ca
 };
+
+// Takes the ranges as --node-cidr and checks them against the others; ranges of the mesh that lie
+// inside them are dropped. `where` is for the error.
+Status set_node_cidrs(Options& options, std::vector<Cidr> cidrs, const std::string& where);
 
 struct Exit {
   int code;  // of the process; the message has been printed

@@ -4,6 +4,7 @@
 
 Usage: check_manifests.py DIR     (exit 1 and one line for each fault)
 """
+import ipaddress
 import json
 import pathlib
 import sys
@@ -18,6 +19,22 @@ def expect(holds, text):
 
 def by(items, key, value):
     return next((item for item in items if item.get(key) == value), {})
+
+
+def check_nodes(config, mesh):
+    nodes = []
+    for text in config.get("data", {}).values():
+        try:
+            nodes += json.loads(text).get("nodes", [])
+        except json.JSONDecodeError:
+            pass  # reported by who checks the files
+    expect(nodes, "no nodes in the catalog")
+    ranges = [ipaddress.ip_network(cidr) for node in nodes for cidr in node["cidrs"]]
+    wide = [ipaddress.ip_network(cidr) for cidr in (mesh or "").split(",") if cidr]
+    for i, one in enumerate(ranges):
+        expect(any(one.version == w.version and one.subnet_of(w) for w in wide), f"{one} is in no mesh CIDR")
+        for other in ranges[:i]:
+            expect(not one.overlaps(other), f"{one} and {other} overlap")
 
 
 def check_daemonset(documents):
@@ -43,8 +60,14 @@ def check_daemonset(documents):
     drain = int(by(environment, "name", "MESH_AGENT_DRAIN_TIMEOUT").get("value", "30"))
     expect(pod.get("terminationGracePeriodSeconds", 30) > drain, "the grace period is not above the drain time")
     expect(by(environment, "name", "MESH_AGENT_NODE_NAME").get("valueFrom") is not None, "no node name")
-    expect(by(environment, "name", "MESH_AGENT_NODE_CIDR"), "no node CIDR")
-    expect(by(environment, "name", "MESH_AGENT_MESH_CIDR"), "no mesh CIDR")
+    # The same for all nodes, so it cannot be right for more than one: each takes its own from the nodes.
+    expect(not by(environment, "name", "MESH_AGENT_NODE_CIDR"), "one node CIDR for all nodes")
+    reference = by(environment, "name", "MESH_AGENT_MESH_CIDR").get("valueFrom", {}).get("configMapKeyRef", {})
+    settings = next((d for d in documents if d.get("kind") == "ConfigMap"
+                     and d.get("metadata", {}).get("name") == reference.get("name")), {})
+    mesh = settings.get("data", {}).get(reference.get("key"))
+    expect(mesh, "no mesh CIDR")
+    check_nodes(config, mesh)
     for probe in ("livenessProbe", "readinessProbe"):
         expect(agent.get(probe, {}).get("httpGet", {}).get("port") == 15020, f"no {probe} on 15020")
     selector = daemonset.get("spec", {}).get("selector", {}).get("matchLabels")

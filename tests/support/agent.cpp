@@ -99,10 +99,6 @@ std::vector<std::string> Agent::arguments(const Node& node, const AgentOptions& 
   const std::string socket =
       options.admin_socket.empty() ? node.admin_socket() : options.admin_socket;
   std::vector<std::string> result{agent_binary(),
-                                  "--node-cidr",
-                                  node.cidr4(),
-                                  "--node-cidr",
-                                  node.cidr6(),
                                   "--node-name",
                                   node.name(),
                                   "--config-dir",
@@ -119,6 +115,9 @@ std::vector<std::string> Agent::arguments(const Node& node, const AgentOptions& 
                                   socket,
                                   "--log-level",
                                   options.log_level};
+  if (options.node_cidr)
+    for (const auto& cidr : {node.cidr4(), node.cidr6()})
+      result.insert(result.end(), {"--node-cidr", cidr});
   result.insert(result.end(), options.extra.begin(), options.extra.end());
   result.insert(result.begin(), options.under.begin(), options.under.end());
   return result;

@@ -36,6 +36,7 @@ struct AgentOptions {
   std::uint16_t metrics_port = kMetricsPort;
   std::uint16_t debug_port = kDebugPort;
   std::string admin_socket;  // empty: the node's
+  bool node_cidr = true;     // false: no --node-cidr
   std::chrono::milliseconds start_limit{90000};
   std::string not_ready;  // if set: started means that /readyz gives this reason and no 200
 };

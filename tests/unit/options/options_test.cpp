@@ -57,6 +57,22 @@ TEST(Options, MeshCidrsLeaveOutWhatIsThisNodes) {
   ASSERT_EQ(o->mesh_cidrs.size(), 1u);
 }
 
+TEST(Options, TheCatalogMaySayWhatIsThisNodes) {
+  auto o = parse({"--config-dir", "/etc/services", "--mesh-cidr", "10.0.0.0/16,10.0.1.0/24"});
+  ASSERT_TRUE(o);
+  EXPECT_TRUE(o->node_cidrs.empty());
+  EXPECT_EQ(o->mesh_cidrs.size(), 2u);
+  const auto vip = set_node_cidrs(*o, {*Cidr::parse("240.1.0.0/16")}, "here");
+  ASSERT_FALSE(vip);
+  EXPECT_THAT(vip.error().what, HasSubstr("here: 240.1.0.0/16 overlaps"));
+  ASSERT_TRUE(set_node_cidrs(*o, {*Cidr::parse("10.0.1.0/24")}, "here"));
+  EXPECT_EQ(o->node_cidrs.size(), 1u);
+  ASSERT_EQ(o->mesh_cidrs.size(), 1u);
+  EXPECT_EQ(o->mesh_cidrs[0].to_string(), "10.0.0.0/16");
+
+  EXPECT_TRUE(parse({"guard", "--mesh-cidr", "10.0.0.0/16"})) << "that is what it refuses";
+}
+
 struct Wrong {
   std::vector<const char*> args;
   const char* says;
@@ -65,6 +81,7 @@ struct Wrong {
 TEST(Options, SaysWhatIsWrongInOneSentence) {
   const Wrong wrong[] = {
       {{}, "--node-cidr is required"},
+      {{"--mesh-cidr", "10.0.0.0/8"}, "--node-cidr is required"},
       {{"guard"}, "--node-cidr is required"},
       {{"--node-cidr", "10.0.0.0"}, "10.0.0.0"},
       {{"--node-cidr", "10.0.0.0/33"}, "prefix length"},
