@@ -54,10 +54,15 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
       datapath_.restored_pins());
 
   workload::Counters w;
+  std::size_t missing_listeners = 0;
   {
     std::lock_guard lock(mutex_);
     w = workloads_;
+    missing_listeners = missing_listeners_;
   }
+  one(out, "mesh_relay_listeners_missing",
+      "Listeners in pods that could not be opened and are tried again.", Type::Gauge,
+      missing_listeners);
   one(out, "mesh_workloads", "Workloads of this node.", Type::Gauge, w.workloads);
   one(out, "mesh_workload_namespaces", "Network namespaces watched.", Type::Gauge, w.namespaces);
   one(out, "mesh_workload_conflicts", "Addresses that a second namespace claims.", Type::Gauge,

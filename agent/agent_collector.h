@@ -16,10 +16,11 @@ class AgentCollector final : public metrics::Collector {
   AgentCollector(const relay::Pool& relay, const bpf::Datapath& datapath)
       : relay_(relay), datapath_(datapath) {}
 
-  // Control thread: discovery's counters live there, the collection does not.
-  void update(const workload::Counters& workloads) {
+  // Control thread: discovery and the workloads live there, the collection does not.
+  void update(const workload::Counters& workloads, std::size_t missing_listeners) {
     std::lock_guard lock(mutex_);
     workloads_ = workloads;
+    missing_listeners_ = missing_listeners;
   }
 
   [[nodiscard]] std::string_view name() const override { return "agent"; }
@@ -30,6 +31,7 @@ class AgentCollector final : public metrics::Collector {
   const bpf::Datapath& datapath_;
   std::mutex mutex_;
   workload::Counters workloads_;
+  std::size_t missing_listeners_ = 0;
 };
 
 }  // namespace mesh

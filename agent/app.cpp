@@ -307,7 +307,7 @@ void App::beat() {
     if (mesh_) mesh_->sweep();
   }
   if (tls_collector_) tls_collector_->update();
-  agent_collector_->update(discovery_->counters());
+  agent_collector_->update(discovery_->counters(), controller_->missing_listeners());
   {
     auto now = degraded();
     std::lock_guard lock(degraded_mutex_);

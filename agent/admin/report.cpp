@@ -67,10 +67,14 @@ json status_report(const ReportSources& s) {
     for (const auto& address : workload.addresses)
       if (auto id = s.mesh != nullptr ? s.mesh->identity_of(address) : ""; !id.empty())
         identity = std::move(id);
+    json missing = json::array();
+    for (const auto& [listener, why] : s.controller.missing_listeners(workload.cookie))
+      missing.push_back({{"listener", listener}, {"reason", why}});
     workloads.push_back({{"name", workload.hint},
                          {"identity", std::move(identity)},
                          {"netns_cookie", workload.cookie},
                          {"addresses", strings(workload.addresses)},
+                         {"missing_listeners", std::move(missing)},
                          {"services", std::move(services)}});
   }
   json services = json::array();

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cstring>
+#include <utility>
 
 #include "agent/base/log.h"
 #include "agent/base/netns.h"
@@ -17,6 +18,7 @@ namespace mesh::capture {
 namespace {
 
 constexpr int kBacklog = 4096;
+constexpr std::size_t kMostRetried = 64;  // workloads a second: at most some 50 ms
 
 Endpoint loopback4() { return {*Address::parse("127.0.0.1"), MESH_PORT_OUTBOUND}; }
 Endpoint loopback6() { return {*Address::parse("::1"), MESH_PORT_OUTBOUND}; }
@@ -114,6 +116,29 @@ void Controller::on_found(const workload::Workload& workload) {
 void Controller::retry_enrolment() {
   const auto waiting = not_enrolled_;
   for (const auto& [cookie, workload] : waiting) on_found(workload);
+  retry_listeners();
+}
+
+void Controller::retry_listeners() {
+  const auto now = Backoff::Clock::now();
+  std::size_t room = kMostRetried;
+  for (auto& [cookie, enrolled] : enrolled_) {
+    if (enrolled.missing.empty() || !enrolled.retry.due(now)) continue;
+    if (room-- == 0) break;
+    open_listeners(enrolled, enrolled.handle->fd.get());
+  }
+}
+
+const Controller::Missing& Controller::missing_listeners(std::uint64_t netns_cookie) const {
+  static const Missing kNone;
+  auto it = enrolled_.find(netns_cookie);
+  return it == enrolled_.end() ? kNone : it->second.missing;
+}
+
+std::size_t Controller::missing_listeners() const {
+  std::size_t count = 0;
+  for (const auto& [cookie, enrolled] : enrolled_) count += enrolled.missing.size();
+  return count;
 }
 
 void Controller::on_changed(const workload::Workload& workload) {
@@ -162,6 +187,7 @@ Status Controller::enrol(Enrolled& enrolled) {
 }
 
 void Controller::open_listeners(Enrolled& enrolled, int netns_fd) {
+  const Missing before = std::exchange(enrolled.missing, {});
   const auto open = [&](bool wanted, bool& has, const Endpoint& at,
                         const std::shared_ptr<relay::Dialer>& dialer, std::string_view lost) {
     if (!wanted || has) return;
@@ -169,25 +195,33 @@ void Controller::open_listeners(Enrolled& enrolled, int netns_fd) {
     Result<relay::ListenerId> id =
         socket ? relay_.listen(std::move(*socket), enrolled.workload.cookie, dialer)
                : Result<relay::ListenerId>(tl::unexpected(std::move(socket).error()));
+    const std::string where = at.to_string();
     if (!id) {
-      log::warn("workload {}: no relay at {}, so {} are refused: {}", enrolled.workload.hint,
-                at.to_string(), lost, id.error().what);
+      if (before.count(where) == 0)
+        log::warn("workload {}: no relay at {}, so {} are refused; trying again: {}",
+                  enrolled.workload.hint, where, lost, id.error().what);
+      enrolled.missing.emplace(where, id.error().what);
       return;
     }
+    if (before.count(where) != 0)
+      log::info("workload {}: the relay at {} is open after all", enrolled.workload.hint, where);
     has = true;
   };
   const auto& workload = enrolled.workload;
   const char* const out = "its connections that need one";
   open(workload.has_ipv4_loopback, enrolled.has_listener4, loopback4(), dialer_, out);
   open(workload.has_ipv6_loopback, enrolled.has_listener6, loopback6(), dialer_, out);
-  if (!inbound_dialer_) return;
   const auto has = [&](bool v4) {
-    return std::any_of(workload.addresses.begin(), workload.addresses.end(),
-                       [&](const Address& a) { return a.is_v4() == v4; });
+    return inbound_dialer_ && std::any_of(workload.addresses.begin(), workload.addresses.end(),
+                                          [&](const Address& a) { return a.is_v4() == v4; });
   };
   const char* const in = "connections from other nodes";
   open(has(true), enrolled.has_inbound4, mesh4(), inbound_dialer_, in);
   open(has(false), enrolled.has_inbound6, mesh6(), inbound_dialer_, in);
+  if (enrolled.missing.empty())
+    enrolled.retry = Enrolled{}.retry;
+  else
+    enrolled.retry.failed(Backoff::Clock::now());
 }
 
 Result<UniqueFd> Controller::make_listener(int netns_fd, const Endpoint& at) const {

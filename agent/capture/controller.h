@@ -4,12 +4,14 @@
 #pragma once
 
 #include <boost/asio/io_context.hpp>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "agent/base/backoff.h"
 #include "agent/base/result.h"
 #include "agent/bpf/datapath.h"
 #include "agent/capture/desired.h"
@@ -52,8 +54,8 @@ class Controller {
   [[nodiscard]] workload::Callbacks callbacks();
   void set_discovery(const workload::Discovery& discovery) { discovery_ = &discovery; }
   void on_catalog(std::shared_ptr<const catalog::Catalog> catalog);
-  // Tries again to enrol workloads that could not be (out of descriptors, say). About once a
-  // second.
+  // Tries again to enrol workloads that could not be (out of descriptors, say), and to open
+  // listeners that could not be (a process of the pod has the port). About once a second.
   void retry_enrolment();
 
   [[nodiscard]] const catalog::Catalog* catalog() const { return catalog_.get(); }
@@ -63,6 +65,10 @@ class Controller {
   // would not be known to be the mesh's.
   [[nodiscard]] const std::vector<Cidr>& unguarded() const { return unguarded_; }
   [[nodiscard]] std::uint64_t apply_failures() const { return apply_failures_; }
+  // Listeners of a workload that could not be opened, and why: "127.0.0.1:15001" -> "...".
+  using Missing = std::map<std::string, std::string>;
+  [[nodiscard]] const Missing& missing_listeners(std::uint64_t netns_cookie) const;
+  [[nodiscard]] std::size_t missing_listeners() const;  // of all workloads
   // Why the last apply failed; empty when the maps hold what they should.
   [[nodiscard]] const std::string& last_failure() const { return last_failure_; }
 
@@ -73,6 +79,8 @@ class Controller {
     bool has_listener6 = false;
     bool has_inbound4 = false;
     bool has_inbound6 = false;
+    Missing missing;
+    Backoff retry{std::chrono::seconds(1), std::chrono::seconds(10)};
     std::shared_ptr<const NetnsHandle> handle;
   };
 
@@ -81,6 +89,7 @@ class Controller {
   void on_gone(std::uint64_t cookie);
   Status enrol(Enrolled& enrolled);
   void open_listeners(Enrolled& enrolled, int netns_fd);
+  void retry_listeners();
   Result<UniqueFd> make_listener(int netns_fd, const Endpoint& at) const;
   void publish_directory();
   void publish_mesh();
