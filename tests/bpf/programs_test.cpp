@@ -13,29 +13,16 @@
 #include "agent/admin/switches.h"
 #include "agent/base/netns.h"
 #include "agent/bpf/abi_convert.h"
-#include "agent/bpf/datapath.h"
 #include "mesh.skel.h"
-#include "tests/bpf/scratch.h"
+#include "tests/bpf/loaded.h"
 
 namespace mesh::test {
 namespace {
 
 Address addr(const char* text) { return *Address::parse(text); }
 
-class ProgramsTest : public MeshRun {
+class ProgramsTest : public LoadedRun {
  protected:
-  void SetUp() override {
-    MeshRun::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
-    auto programs = open();
-    ASSERT_TRUE(programs) << programs.error().what;
-    datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
-  }
-  void TearDown() override {
-    datapath_.reset();
-    MeshRun::TearDown();
-  }
-
   std::uint64_t denied(mesh_denial reason) { return datapath_->denied()[reason].second; }
   std::uint64_t event(mesh_event which) { return datapath_->events()[which].second; }
 
@@ -68,8 +55,6 @@ class ProgramsTest : public MeshRun {
     bpf::Map<mesh_tuple, mesh_admit> admits(datapath_->programs().skeleton().maps.mesh_admits);
     ASSERT_TRUE(admits.put(t, a));
   }
-
-  std::unique_ptr<bpf::Datapath> datapath_;
 };
 
 TEST_F(ProgramsTest, InboundAdmitsWhatIsRecordedAndNothingElse) {

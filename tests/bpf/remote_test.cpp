@@ -10,8 +10,7 @@
 
 #include "agent/base/netns.h"
 #include "agent/bpf/abi_convert.h"
-#include "agent/bpf/datapath.h"
-#include "tests/bpf/scratch.h"
+#include "tests/bpf/loaded.h"
 
 namespace mesh::test {
 namespace {
@@ -20,21 +19,13 @@ constexpr std::uint32_t kClient = 16, kIdentity = 17, kService = 18, kService6 =
 
 Address addr(const char* text) { return *Address::parse(text); }
 
-class RemoteTest : public MeshRun {
+class RemoteTest : public LoadedRun {
  protected:
-  void SetUp() override {
-    MeshRun::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
-    auto programs = open();
-    ASSERT_TRUE(programs) << programs.error().what;
-    datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
-  }
   void TearDown() override {
     enter(mount_);
     listener4_.reset();
     listener6_.reset();
-    datapath_.reset();
-    MeshRun::TearDown();
+    LoadedRun::TearDown();
   }
 
   static void enter(const std::string& cgroup) {
@@ -137,7 +128,6 @@ class RemoteTest : public MeshRun {
     EXPECT_EQ(target_->flags, flags) << address;
   }
 
-  std::unique_ptr<bpf::Datapath> datapath_;
   UniqueFd listener4_, listener6_;
   std::uint64_t cookie_ = 0;
   std::optional<mesh_relay_target> target_;

@@ -7,11 +7,10 @@
 #include <set>
 
 #include "agent/bpf/batch.h"
-#include "agent/bpf/datapath.h"
 #include "agent/bpf/metrics_source.h"
 #include "mesh.skel.h"
 #include "metrics/mesh_collector.h"
-#include "tests/bpf/scratch.h"
+#include "tests/bpf/loaded.h"
 
 namespace mesh::test {
 namespace {
@@ -25,20 +24,8 @@ double thread_ms() {
 // An emulated processor is some 20 times slower.
 double allowed_ms(double ms) { return std::getenv("MESH_VM") != nullptr ? 20 * ms : ms; }
 
-class ScrapeTest : public MeshRun {
+class ScrapeTest : public LoadedRun {
  protected:
-  void SetUp() override {
-    MeshRun::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
-    auto programs = open();
-    ASSERT_TRUE(programs) << programs.error().what;
-    datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
-    cpus_ = static_cast<std::size_t>(libbpf_num_possible_cpus());
-  }
-  void TearDown() override {
-    datapath_.reset();
-    MeshRun::TearDown();
-  }
   mesh_bpf& skeleton() { return datapath_->programs().skeleton(); }
 
   // `words` counters a CPU, each 1.
@@ -69,8 +56,7 @@ class ScrapeTest : public MeshRun {
     return it == all.end() ? ~0ull : it->entries;
   }
 
-  std::unique_ptr<bpf::Datapath> datapath_;
-  std::size_t cpus_ = 1;
+  const std::size_t cpus_ = static_cast<std::size_t>(libbpf_num_possible_cpus());
 };
 
 TEST_F(ScrapeTest, BatchesGiveEveryEntryOnce) {
