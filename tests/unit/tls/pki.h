@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// A certificate authority in memory: root, one signing certificate per node, workloads below it.
+// What handshakes and streams need of certificates, made of tests/support/certs.h: a root, a
+// signing certificate for each leaf, the leaf's times and size.
 #pragma once
 
 #include <chrono>
 #include <string>
 
 #include "ktls/svid.h"
+#include "tests/support/certs.h"
 
 namespace mesh::ktls::test {
 
 using std::chrono::sys_seconds;
 
-inline sys_seconds wall_now() {
-  return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
-}
+inline sys_seconds wall_now() { return mesh::test::now_seconds(); }
 
 class TestCa {
  public:
@@ -40,8 +40,7 @@ class TestCa {
 
  private:
   std::string trust_domain_;
-  PkeyPtr root_key_;
-  X509Ptr root_;
+  mesh::test::Cert root_;
 };
 
 }  // namespace mesh::ktls::test
