@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "ktls/handshake_impl.h"
+#include "ktls/provider.h"
 
 namespace mesh::ktls {
 namespace {
@@ -59,7 +60,9 @@ int on_psk_server(SSL* ssl, const unsigned char* id, std::size_t id_length, SSL_
 
 // What every context here has in common.
 Result<SslCtxPtr> new_context(bool server) {
-  SslCtxPtr ctx(SSL_CTX_new(server ? TLS_server_method() : TLS_client_method()));
+  MESH_TRY(load_provider(), "TLS context");
+  SslCtxPtr ctx(
+      SSL_CTX_new_ex(nullptr, kProviderQuery, server ? TLS_server_method() : TLS_client_method()));
   if (!ctx) return fail_ossl("SSL_CTX_new");
   SSL_CTX* c = ctx.get();
   SSL_CTX_clear_options(c, SSL_OP_ENABLE_MIDDLEBOX_COMPAT);  // no records that say nothing
@@ -72,7 +75,6 @@ Result<SslCtxPtr> new_context(bool server) {
   SSL_CTX_set_max_cert_list(c, kMaxCertificateList);
   SSL_CTX_set_verify(c, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_cert_verify_callback(c, &on_verify, nullptr);
-  SSL_CTX_set_keylog_callback(c, &on_keylog);
   if (SSL_CTX_set_min_proto_version(c, TLS1_3_VERSION) != 1 ||
       SSL_CTX_set_max_proto_version(c, TLS1_3_VERSION) != 1 ||
       SSL_CTX_set1_groups_list(c, "X25519:P-256") != 1 || SSL_CTX_set_num_tickets(c, 0) != 1) {
@@ -149,6 +151,8 @@ Result<ContextPtr> make_context(SvidPtr svid, TrustBundlePtr bundle, std::shared
     auto ctx = new_context(server);
     if (!ctx) return tl::unexpected(ctx.error());
     MESH_TRY(use_svid(ctx->get(), *svid, context->suites), svid->id.uri());
+    // Only then: OpenSSL makes the text byte by byte, with sprintf.
+    if (context->keylog) SSL_CTX_set_keylog_callback(ctx->get(), &on_keylog);
     (server ? context->server : context->client) = std::move(*ctx);
   }
   context->svid = std::move(svid);

@@ -8,6 +8,7 @@
 
 #include "ktls/handshake_impl.h"
 #include "ktls/kernel_stream.h"
+#include "ktls/provider.h"
 #include "ktls/user_stream.h"
 
 namespace mesh::ktls {
@@ -117,6 +118,7 @@ Handshake::Step HandshakeImpl::step() {
     }
   }
   ERR_clear_error();
+  const KdfScope secrets(client_secret_, server_secret_);
   const int result = SSL_do_handshake(ssl_.get());
   if (result == 1) return complete();
   switch (SSL_get_error(ssl_.get(), result)) {

@@ -37,22 +37,6 @@ std::string parse_server_name(std::span<const unsigned char> in) {
   return text;
 }
 
-bool parse_hex(std::string_view hex, SecretBytes& into) {
-  if (hex.size() % 2 != 0 || hex.size() / 2 > SecretBytes::kCapacity) return false;
-  const auto digit = [](char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-  };
-  into.wipe();
-  into.resize(hex.size() / 2);
-  for (std::size_t i = 0; i < into.size(); ++i) {
-    const int high = digit(hex[2 * i]);
-    const int low = digit(hex[2 * i + 1]);
-    if (high < 0 || low < 0) return false;
-    into.data()[i] = static_cast<std::uint8_t>(high * 16 + low);
-  }
-  return true;
-}
-
 // The error that gives the peer the fitting alert.
 int x509_error(PeerReject reason) {
   switch (reason) {
@@ -97,16 +81,7 @@ void HandshakeImpl::on_message(bool write, int type, std::span<const unsigned ch
   }
 }
 
-void HandshakeImpl::on_keylog(std::string_view line) {
-  // LABEL SP client-random SP secret
-  const std::size_t first = line.find(' ');
-  const std::size_t last = line.rfind(' ');
-  if (first == std::string_view::npos || last == first) return;
-  const std::string_view label = line.substr(0, first);
-  if (label == "CLIENT_TRAFFIC_SECRET_0" || label == "SERVER_TRAFFIC_SECRET_0") {
-    SecretBytes& secret = label.front() == 'C' ? client_secret_ : server_secret_;
-    if (!parse_hex(line.substr(last + 1), secret)) secret.wipe();  // complete() fails then
-  }
+void HandshakeImpl::on_keylog(std::string_view line) const {
   if (context_ != nullptr && context_->keylog) {
     std::string text(line);
     text += '\n';

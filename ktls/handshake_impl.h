@@ -31,7 +31,7 @@ class HandshakeImpl final : public Handshake {
   tl::expected<Established, HandshakeError> finish() override;
   void refuse() override;
 
-  void on_keylog(std::string_view line);
+  void on_keylog(std::string_view line) const;
   bool on_verify(X509_STORE_CTX* store);
   bool on_client_hello(SSL* ssl, int* alert);
   bool choose_alpn(std::span<const unsigned char> offered, const unsigned char** chosen,

@@ -41,6 +41,8 @@ class SecretBytes {
   std::size_t size_ = 0;
 };
 
+class HmacKey;
+
 struct TrafficKeys {
   SecretBytes key;
   SecretBytes iv;  // kIvBytes, the per-record nonce before the sequence number is mixed in
@@ -51,6 +53,11 @@ struct TrafficKeys {
 Result<SecretBytes> hkdf_expand_label(std::size_t hash_bytes, std::span<const std::uint8_t> secret,
                                       std::string_view label, std::span<const std::uint8_t> context,
                                       std::size_t length);
+
+// The same for a secret that is used several times, with any prefix, into all of `out`.
+Status hkdf_expand_label(const HmacKey& secret, std::span<const std::uint8_t> prefix,
+                         std::span<const std::uint8_t> label, std::span<const std::uint8_t> context,
+                         std::span<std::uint8_t> out);
 
 // `secret` is a client_ or server_application_traffic_secret.
 Result<TrafficKeys> traffic_keys(Cipher cipher, std::span<const std::uint8_t> secret);
