@@ -74,9 +74,9 @@ int start(const OSSL_CORE_HANDLE*, const OSSL_DISPATCH*, const OSSL_DISPATCH** o
 
 Status load_provider() {
   static const Status loaded = []() -> Status {
-    // Retains the fallback: the default provider stays loaded by itself.
+    MESH_TRY(find_x25519(), "load our OpenSSL provider");
     if (OSSL_PROVIDER_add_builtin(nullptr, kName, &start) != 1 ||
-        OSSL_PROVIDER_try_load(nullptr, kName, 1) == nullptr)
+        OSSL_PROVIDER_load(nullptr, kName) == nullptr)
       return fail_ossl("load our OpenSSL provider");
     return {};
   }();

@@ -48,6 +48,9 @@ class KdfScope {
   std::size_t oldest_ = 0;
 };
 
+// Before the provider is used: OpenSSL's own functions.
+Status find_x25519();
+
 // The functions; provider.cpp lists them.
 extern const OSSL_DISPATCH kKdfFunctions[];
 extern const OSSL_DISPATCH kX25519Keys[];

@@ -4,6 +4,7 @@
 // bytes and costs 365,000. Both arithmetics are OpenSSL's: this only asks for the other one.
 #include <openssl/core_names.h>
 #include <openssl/params.h>
+#include <openssl/provider.h>
 #include <openssl/rand.h>
 
 #include <array>
@@ -19,48 +20,90 @@ namespace mesh::ktls {
 namespace {
 
 constexpr std::size_t kBytes = 32;
-constexpr char kNotOurs[] = "provider!=mesh";
 constexpr char kAlgorithm[] = "X25519";
 
-using PkeyCtxPtr = std::unique_ptr<EVP_PKEY_CTX, OsslDeleter<EVP_PKEY_CTX_free>>;
 using Public = std::array<unsigned char, kBytes>;
 
-// A peer's key has no `secret`.
-struct Key {
-  bool has_public = false;
-  Public public_key{};
-  PkeyCtxPtr secret;  // ready for derivations
+// OpenSSL's own X25519, called without EVP around it, which would look up names for longer than
+// the keys take to set up. Null: not there.
+struct Inner {
+  void* context = nullptr;
+  OSSL_FUNC_keymgmt_new_fn* key_new = nullptr;
+  OSSL_FUNC_keymgmt_free_fn* key_free = nullptr;
+  OSSL_FUNC_keymgmt_import_fn* key_import = nullptr;
+  OSSL_FUNC_keyexch_newctx_fn* exchange_new = nullptr;
+  OSSL_FUNC_keyexch_freectx_fn* exchange_free = nullptr;
+  OSSL_FUNC_keyexch_init_fn* exchange_init = nullptr;
+  OSSL_FUNC_keyexch_set_peer_fn* exchange_peer = nullptr;
+  OSSL_FUNC_keyexch_derive_fn* exchange_derive = nullptr;
+
+  [[nodiscard]] bool complete() const {
+    return key_new != nullptr && key_free != nullptr && key_import != nullptr &&
+           exchange_new != nullptr && exchange_free != nullptr && exchange_init != nullptr &&
+           exchange_peer != nullptr && exchange_derive != nullptr;
+  }
 };
+Inner inner;
+
+template <typename Function>
+void take(const OSSL_DISPATCH* table, int id, Function*& into) {
+  for (; table != nullptr && table->function_id != 0; ++table)
+    if (table->function_id == id) into = reinterpret_cast<Function*>(table->function);
+}
+
+const OSSL_DISPATCH* x25519_of(OSSL_PROVIDER* provider, int operation) {
+  int no_cache = 0;
+  const OSSL_ALGORITHM* list = OSSL_PROVIDER_query_operation(provider, operation, &no_cache);
+  for (; list != nullptr && list->algorithm_names != nullptr; ++list) {
+    // "X25519:1.3.101.110"
+    const std::string_view names(list->algorithm_names);
+    if (names.substr(0, names.find(':')) == kAlgorithm) return list->implementation;
+  }
+  return nullptr;
+}
+
+struct InnerKeyDeleter {
+  void operator()(void* key) const { inner.key_free(key); }
+};
+struct InnerExchangeDeleter {
+  void operator()(void* exchange) const { inner.exchange_free(exchange); }
+};
+using InnerKey = std::unique_ptr<void, InnerKeyDeleter>;
+using InnerExchange = std::unique_ptr<void, InnerExchangeDeleter>;
 
 OSSL_PARAM octets(const char* name, const unsigned char* bytes) {
   return OSSL_PARAM_construct_octet_string(name, const_cast<unsigned char*>(bytes), kBytes);
 }
 
-PkeyPtr import_key(const unsigned char* public_key, const unsigned char* secret) {
-  // One of a thread: made anew it would be looked up anew.
-  thread_local const PkeyCtxPtr importer(EVP_PKEY_CTX_new_from_name(nullptr, kAlgorithm, kNotOurs));
-  if (!importer || EVP_PKEY_fromdata_init(importer.get()) != 1) return nullptr;
+InnerKey import_key(const unsigned char* public_key, const unsigned char* secret) {
+  InnerKey key(inner.key_new(inner.context));
   OSSL_PARAM params[] = {octets(OSSL_PKEY_PARAM_PUB_KEY, public_key), OSSL_PARAM_construct_end(),
                          OSSL_PARAM_construct_end()};
   if (secret != nullptr) params[1] = octets(OSSL_PKEY_PARAM_PRIV_KEY, secret);
-  EVP_PKEY* key = nullptr;
-  const int selection = secret != nullptr ? EVP_PKEY_KEYPAIR : EVP_PKEY_PUBLIC_KEY;
-  return EVP_PKEY_fromdata(importer.get(), &key, selection, params) == 1 ? PkeyPtr(key) : nullptr;
+  const int selection =
+      secret != nullptr ? OSSL_KEYMGMT_SELECT_KEYPAIR : OSSL_KEYMGMT_SELECT_PUBLIC_KEY;
+  if (!key || inner.key_import(key.get(), selection, params) != 1) return nullptr;
+  return key;
 }
 
 // Fails for a peer's point of small order, whose result is zero (RFC 8446 7.4.2).
-bool multiply(EVP_PKEY_CTX* secret, EVP_PKEY* point, unsigned char* out) {
-  std::size_t length = kBytes;
-  return EVP_PKEY_derive_set_peer_ex(secret, point, 0) == 1 &&
-         EVP_PKEY_derive(secret, out, &length) == 1 && length == kBytes;
+bool multiply(void* secret, const Public& point, unsigned char* out) {
+  const InnerKey peer = import_key(point.data(), nullptr);
+  const InnerExchange exchange(inner.exchange_new(inner.context));
+  std::size_t length = 0;
+  return peer && exchange && inner.exchange_init(exchange.get(), secret, nullptr) == 1 &&
+         inner.exchange_peer(exchange.get(), peer.get()) == 1 &&
+         inner.exchange_derive(exchange.get(), out, &length, kBytes) == 1 && length == kBytes;
 }
 
 constexpr Public kBasePoint = {9};
 
-EVP_PKEY* base_point() {
-  thread_local const PkeyPtr point = import_key(kBasePoint.data(), nullptr);
-  return point.get();
-}
+// A peer's key has no `secret`.
+struct Key {
+  bool has_public = false;
+  Public public_key{};
+  InnerKey secret;  // for multiply() only: its own public half is not the true one
+};
 
 // Keys.
 
@@ -168,14 +211,10 @@ void* generate(void* context, OSSL_CALLBACK*, void*) {
   if (context == &empty_wanted) return key.release();
   SecretBytes secret;
   secret.resize(kBytes);
-  if (!key || base_point() == nullptr || RAND_priv_bytes(secret.data(), kBytes) != 1)
-    return nullptr;
+  if (!key || RAND_priv_bytes(secret.data(), kBytes) != 1) return nullptr;
   // With any public half, OpenSSL does not compute the true one.
-  const PkeyPtr pair = import_key(kBasePoint.data(), secret.data());
-  if (!pair) return nullptr;
-  key->secret.reset(EVP_PKEY_CTX_new_from_pkey(nullptr, pair.get(), kNotOurs));
-  if (!key->secret || EVP_PKEY_derive_init(key->secret.get()) != 1 ||
-      !multiply(key->secret.get(), base_point(), key->public_key.data()))
+  key->secret = import_key(kBasePoint.data(), secret.data());
+  if (!key->secret || !multiply(key->secret.get(), kBasePoint, key->public_key.data()))
     return nullptr;
   key->has_public = true;
   return key.release();
@@ -184,37 +223,56 @@ void* generate(void* context, OSSL_CALLBACK*, void*) {
 // Exchange.
 
 struct Exchange {
-  Key* own = nullptr;
-  PkeyPtr peer;
+  const Key* own = nullptr;  // its EVP_PKEY_CTX keeps it
+  bool has_peer = false;
+  Public peer{};
 };
 
 void* new_exchange(void*) { return new (std::nothrow) Exchange; }
 void free_exchange(void* exchange) { delete static_cast<Exchange*>(exchange); }
 
-// OpenSSL keeps the key as long as the exchange.
 int start_exchange(void* exchange, void* key, const OSSL_PARAM*) {
-  static_cast<Exchange*>(exchange)->own = static_cast<Key*>(key);
+  static_cast<Exchange*>(exchange)->own = static_cast<const Key*>(key);
   return key != nullptr ? 1 : 0;
 }
 
 int set_peer(void* exchange, void* key) {
   const auto* peer = static_cast<const Key*>(key);
   if (peer == nullptr || !peer->has_public) return 0;
-  auto& point = static_cast<Exchange*>(exchange)->peer;
-  point = import_key(peer->public_key.data(), nullptr);
-  return point ? 1 : 0;
+  static_cast<Exchange*>(exchange)->peer = peer->public_key;
+  static_cast<Exchange*>(exchange)->has_peer = true;
+  return 1;
 }
 
 int derive(void* data, unsigned char* out, std::size_t* length, std::size_t room) {
   const auto* exchange = static_cast<const Exchange*>(data);
   *length = kBytes;
   if (out == nullptr) return 1;
-  if (room < kBytes || exchange->own == nullptr || !exchange->own->secret || !exchange->peer)
+  if (room < kBytes || exchange->own == nullptr || !exchange->own->secret || !exchange->has_peer)
     return 0;
-  return multiply(exchange->own->secret.get(), exchange->peer.get(), out) ? 1 : 0;
+  return multiply(exchange->own->secret.get(), exchange->peer, out) ? 1 : 0;
 }
 
 }  // namespace
+
+Status find_x25519() {
+  // Stays loaded: its functions are called as long as the process lives.
+  OSSL_PROVIDER* provider = OSSL_PROVIDER_load(nullptr, "default");
+  if (provider == nullptr) return fail_ossl("OpenSSL's default provider");
+  const OSSL_DISPATCH* keys = x25519_of(provider, OSSL_OP_KEYMGMT);
+  const OSSL_DISPATCH* exchange = x25519_of(provider, OSSL_OP_KEYEXCH);
+  inner.context = OSSL_PROVIDER_get0_provider_ctx(provider);
+  take(keys, OSSL_FUNC_KEYMGMT_NEW, inner.key_new);
+  take(keys, OSSL_FUNC_KEYMGMT_FREE, inner.key_free);
+  take(keys, OSSL_FUNC_KEYMGMT_IMPORT, inner.key_import);
+  take(exchange, OSSL_FUNC_KEYEXCH_NEWCTX, inner.exchange_new);
+  take(exchange, OSSL_FUNC_KEYEXCH_FREECTX, inner.exchange_free);
+  take(exchange, OSSL_FUNC_KEYEXCH_INIT, inner.exchange_init);
+  take(exchange, OSSL_FUNC_KEYEXCH_SET_PEER, inner.exchange_peer);
+  take(exchange, OSSL_FUNC_KEYEXCH_DERIVE, inner.exchange_derive);
+  if (!inner.complete()) return fail("OpenSSL's default provider has no X25519");
+  return {};
+}
 
 const OSSL_DISPATCH kX25519Keys[] = {
     {OSSL_FUNC_KEYMGMT_NEW, dispatched(new_key)},
