@@ -40,8 +40,9 @@ static __attribute__((always_inline)) inline long mesh_skb_load(void *ctx, __u32
 	return bpf_skb_load_bytes(m->skb, m->payload + offset, to, len);
 }
 
-#include "lib/bytes.h"
+#include "lib/conn.h"
 #include "lib/http1.h"
+#include "lib/http1_peer.h"
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/tcp.h>
@@ -73,6 +74,26 @@ static __always_inline __u32 mesh_skb_transport(void *data, void *data_end)
 	return IPV6_HEADER_LEN;
 }
 
+/*
+ * The first answer of a connection inside the node: by now the server's side has said whose socket
+ * sniffs for it. Global: the verifier checks it once by itself.
+ */
+__noinline __weak int mesh_skb_meet(struct __sk_buff *skb, struct mesh_http1 *http)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct mesh_tuple client;
+	struct tcp_sock *tp;
+
+	if (!http || !sk)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	client = conn_tuple((struct sock *)tp);
+	mesh_http1_meet(http, &client);
+	return 0;
+}
+
 static __always_inline void mesh_skb_feed(struct __sk_buff *skb, struct mesh_http1 *http,
 					  int is_egress)
 {
@@ -90,6 +111,8 @@ static __always_inline void mesh_skb_feed(struct __sk_buff *skb, struct mesh_htt
 	m.payload = transport + tcp->doff * 4;
 	if (skb->len <= m.payload || tcp->rst)
 		return;
+	if (!is_egress && MESH_HTTP1_READ(http->peer) == MESH_HTTP1_UNMET)
+		mesh_skb_meet(skb, http);
 	/* The length of the packet itself: in the headers of a merged one it may be 0. */
 	mesh_http1_feed(http, mesh_http1_direction(http, is_egress), bpf_ntohl(tcp->seq) + tcp->syn,
 			skb->len - m.payload, &m);

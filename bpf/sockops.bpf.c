@@ -8,6 +8,7 @@
 #include "lib/addr.h"
 #include "lib/conn.h"
 #include "lib/accel_pair.h"
+#include "lib/http1_peer.h"
 
 static __always_inline struct mesh_tuple ops_tuple(struct bpf_sock_ops *ops)
 {
@@ -157,8 +158,9 @@ static __always_inline void mark_opened(struct mesh_sock *s)
 		__sync_fetch_and_or(&s->flags, MESH_SOCK_OPENED);
 }
 
+/* admit: at the server's side, the record of a connection inside the node. */
 static __always_inline void http_start(struct bpf_sock_ops *ops, struct bpf_sock *sk,
-				       struct mesh_sock *s, int is_client)
+				       struct mesh_sock *s, int is_client, struct mesh_admit *admit)
 {
 	struct mesh_runtime *rt = mesh_get_runtime();
 	struct mesh_http1_sock *h;
@@ -167,9 +169,17 @@ static __always_inline void http_start(struct bpf_sock_ops *ops, struct bpf_sock
 	if (!(s->flags & MESH_SOCK_HTTP) || (s->flags & MESH_SOCK_ACCEL) || !rt ||
 	    !rt->metrics_enabled)
 		return;
+	if (admit && mesh_http1_accept_offer(admit, s->series.destination))
+		return;
 	h = bpf_sk_storage_get(&mesh_http1s, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (h)
-		mesh_http1_init(&h->http, is_client, ops->snd_nxt, ops->rcv_nxt, &s->series);
+	if (!h)
+		return;
+	mesh_http1_init(&h->http, is_client, ops->snd_nxt, ops->rcv_nxt, &s->series);
+	if (is_client && (s->flags & MESH_SOCK_ADMIT)) {
+		struct mesh_tuple t = ops_tuple(ops);
+
+		mesh_http1_offer(&h->http, &t);
+	}
 }
 
 static __always_inline void on_active(struct bpf_sock_ops *ops)
@@ -184,7 +194,7 @@ static __always_inline void on_active(struct bpf_sock_ops *ops)
 		return;
 	if (s->flags & MESH_SOCK_ACCEL)
 		accel_join_client(ops, s);
-	http_start(ops, sk, s, 1);
+	http_start(ops, sk, s, 1, 0);
 	mark_opened(s);
 }
 
@@ -249,7 +259,7 @@ static __always_inline void on_passive(struct bpf_sock_ops *ops)
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 	if (s->flags & MESH_SOCK_ACCEL)
 		accel_join_server(ops, s);
-	http_start(ops, sk, s, 0);
+	http_start(ops, sk, s, 0, admit);
 	mark_opened(s);
 }
 
@@ -310,13 +320,18 @@ static __always_inline void count_closed(struct bpf_sock *sk, struct mesh_sock *
 /* Global: the verifier checks it once by itself, not behind every way through on_close(). */
 __noinline int mesh_http1_finish_socket(struct mesh_http1_sock *h)
 {
-	if (h)
-		mesh_http1_finish(&h->http, 0);
+	__u32 peer;
+
+	if (!h)
+		return 0;
+	peer = h->http.peer;
+	mesh_http1_finish(&h->http, &peer);
 	return 0;
 }
 
 /* Requests that the end of the connection completes or cuts off. */
-static __always_inline void http_finish(struct bpf_sock *sk, struct mesh_sock *s)
+static __always_inline void http_finish(struct bpf_sock_ops *ops, struct bpf_sock *sk,
+					struct mesh_sock *s)
 {
 	struct mesh_http1_sock *h;
 
@@ -325,6 +340,11 @@ static __always_inline void http_finish(struct bpf_sock *sk, struct mesh_sock *s
 	h = bpf_sk_storage_get(&mesh_http1s, sk, 0, 0);
 	if (!h)
 		return;
+	if (h->http.peer == MESH_HTTP1_UNMET) {
+		struct mesh_tuple t = ops_tuple(ops);
+
+		mesh_http1_meet(&h->http, &t);
+	}
 	mesh_http1_finish_socket(h); /* first: what is noted after it is folded by who notes it */
 	mesh_http1_fold(h);
 }
@@ -365,7 +385,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ops)
 	if (s->flags & MESH_SOCK_ACCEL)
 		pair = bpf_map_lookup_elem(&mesh_pairs, &key);
 	count_closed(sk, s, pair);
-	http_finish(sk, s);
+	http_finish(ops, sk, s);
 	if (pair)
 		accel_leave(sk, s, pair, &key, s->series.reporter == MESH_REPORTER_SOURCE);
 	forget_records(ops, s);

@@ -6,12 +6,12 @@
 #ifndef MESH_LIB_ACCEL_H
 #define MESH_LIB_ACCEL_H
 
+#include "mesh/http1.h"
 #include "mesh/series.h"
 
-#define ACCEL_NO_LABEL (~0u) /* the server's side is not in the pair: it reports nothing */
+#define ACCEL_NO_LABEL MESH_HTTP1_ALONE /* the server's side reports nothing */
 
-/* The ctx of the sniffer's calls points to the label of the destination's series, or is 0: a
- * socket that is sniffed for itself. */
+/* The ctx of the sniffer's calls points to the label of the destination's series, or is 0. */
 #define MESH_HTTP1_RECORD(ctx, http, method, code, ns)                                             \
 	accel_record(&(http)->series, ctx, method, code, ns)
 

@@ -50,6 +50,7 @@ static __always_inline void mesh_http1_init(struct mesh_http1 *http, int is_clie
 	http->dir[MESH_HTTP1_RESPONSE].next_seq = is_client ? rcv_nxt : snd_nxt;
 	http->is_client = !!is_client;
 	http->series = *series;
+	http->peer = MESH_HTTP1_ALONE;
 	__sync_lock_test_and_set(&http->status, MESH_HTTP1_ACTIVE);
 }
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # All rows of the instruction table, in one boot of the measuring VM; scripts/bench.sh runs it there.
+# MESH_BENCH_ROWS chooses among: proxies local sockmap relay http bare (all of them unless set), and
+# syscalls, which counts what the agent asks of the kernel for relayed connections.
 set -euo pipefail
 
 # shellcheck source=tests/bench/lib.sh
@@ -16,6 +18,8 @@ fi
 # One connection's bulk rate depends on how its windows fall into step: many short ones say more than
 # a long one.
 readonly MEGABYTES=16
+rows=" ${MESH_BENCH_ROWS:-proxies local sockmap relay http bare} "
+wanted() { [[ $rows == *" $1 "* ]]; }
 
 # measure_rr NAMESPACE ROW ADDRESS:PORT [OPTION...]
 measure_rr() {
@@ -59,13 +63,16 @@ bench_programs() {
     "$2 $3" >>"$MESH_BENCH_OUT/programs.md"
 }
 
+# bench_profile NAMESPACE NAME MODE ADDRESS:PORT [OPTION...]
 # With --profile: samples of every 20,000 instructions, for `perf report` on the host.
 bench_profile() {
   [[ ${MESH_BENCH_PROFILE:-0} == 1 ]] || return 0
   local file=$MESH_BENCH_OUT/$2.perf.data
+  # The rate cannot be set while the percentage is 0.
+  sysctl -qw kernel.perf_cpu_time_max_percent=25
   sysctl -qw kernel.perf_event_max_sample_rate=100000 kernel.perf_cpu_time_max_percent=0
-  perf record -q -e cpu-clock -c 20000 -a -g -o "$BENCH_DIR/perf.data" -- ip netns exec "$1" "$BENCH" rr \
-    --row "$2" --connect "$3" --count 1000 --repeats 1 >/dev/null
+  perf record -q -e cpu-clock -c 20000 -a -g -o "$BENCH_DIR/perf.data" -- ip netns exec "$1" "$BENCH" "$3" \
+    --row "$2" --connect "$4" --repeats 1 "${@:5}" >/dev/null
   cp "$BENCH_DIR/perf.data" "$file"
   cat /proc/kallsyms >"$MESH_BENCH_OUT/$2.kallsyms"
 }
@@ -84,6 +91,7 @@ empty_hooks_off() {
 
 rows_without_agent() {
   measure_all "$CLIENT" direct "$SERVER_ADDRESS:$PORT_PLAIN"
+  wanted proxies || return 0
 
   empty_hooks_on
   measure_all "$CLIENT" empty-hooks "$SERVER_ADDRESS:$PORT_PLAIN"
@@ -124,25 +132,17 @@ rows_without_agent() {
 what_runs() {
   bench_programs "$1" "$2" rr "$3"
   bench_programs "$1" "$2" crr "$3" --request 1 --response 1
-  bench_profile "$@"
+  bench_profile "$1" "$2" rr "$3" --count 1000
+  bench_profile "$1" "$2-connect" crr "$3" --request 1 --response 1 --count 400 --warmup 20
 }
 
-rows_with_agent() {
-  bench_agent
-  bench_expect 'connections_opened_total.*destination="bench-plain".*path="local"' \
-    measure_all "$CLIENT" local "$VIP_PLAIN"
-  bench_expect 'sockmap_redirected_messages' measure_all "$CLIENT" sockmap "$VIP_ACCEL"
-  bench_expect 'connections_opened_total.*destination="bench-relay".*path="twoleg"' \
-    measure_all "$CLIENT" relay "$VIP_RELAY"
+# row_with_agent NAME METRIC ADDRESS:PORT
+row_with_agent() {
+  wanted "$1" || return 0
+  bench_expect "$2" measure_all "$CLIENT" "$1" "$3"
+}
 
-  {
-    printf '| row | BPF program | runs an operation | instructions a run | instructions an operation |\n'
-    printf '|---|---|---:|---:|---:|\n'
-  } >"$MESH_BENCH_OUT/programs.md"
-  what_runs "$CLIENT" local "$VIP_PLAIN"
-  what_runs "$CLIENT" sockmap "$VIP_ACCEL"
-  what_runs "$CLIENT" relay "$VIP_RELAY"
-
+rows_http() {
   bench_log http
   bench_agent_http
   measure_http "$CLIENT" http-l4 "$VIP_PLAIN"
@@ -151,12 +151,51 @@ rows_with_agent() {
 
   bench_programs "$CLIENT" http-l4 http "$VIP_PLAIN"
   bench_programs "$CLIENT" http-l7 http "$VIP_HTTP"
+  bench_profile "$CLIENT" http http "$VIP_HTTP" --response 512 --count 2000
   bench_agent_no_http
+}
 
+rows_bare() {
   "$AGENT" debug set metrics=off >/dev/null
   measure_all "$CLIENT" local-bare "$VIP_PLAIN"
   "$AGENT" debug set accel-budget=4294967295 >/dev/null
   measure_all "$CLIENT" sockmap-bare "$VIP_ACCEL"
+}
+
+# syscalls: what the agent asks of the kernel for 200 relayed connections of one byte each way.
+syscalls() {
+  strace -c -f -U name,calls,errors -p "$agent_pid" -o "$MESH_BENCH_OUT/syscalls.txt" &
+  local tracer=$!
+  sleep 2
+  in_pod "$CLIENT" "$BENCH" crr --row x --connect "$VIP_RELAY" --request 1 --response 1 --count 200 \
+    --warmup 0 --repeats 1 >/dev/null
+  kill -INT "$tracer"
+  wait "$tracer" || true
+  strace -f -tt -p "$agent_pid" -o "$MESH_BENCH_OUT/strace.txt" &
+  tracer=$!
+  sleep 2
+  in_pod "$CLIENT" "$BENCH" crr --row x --connect "$VIP_RELAY" --request 1 --response 1 --count 5 \
+    --warmup 0 --repeats 1 >/dev/null
+  kill -INT "$tracer"
+  wait "$tracer" || true
+}
+
+rows_with_agent() {
+  bench_agent
+  row_with_agent local 'connections_opened_total.*destination="bench-plain".*path="local"' "$VIP_PLAIN"
+  row_with_agent sockmap 'sockmap_redirected_messages' "$VIP_ACCEL"
+  row_with_agent relay 'connections_opened_total.*destination="bench-relay".*path="twoleg"' "$VIP_RELAY"
+
+  {
+    printf '| row | BPF program | runs an operation | instructions a run | instructions an operation |\n'
+    printf '|---|---|---:|---:|---:|\n'
+  } >"$MESH_BENCH_OUT/programs.md"
+  ! wanted local || what_runs "$CLIENT" local "$VIP_PLAIN"
+  ! wanted sockmap || what_runs "$CLIENT" sockmap "$VIP_ACCEL"
+  ! wanted relay || what_runs "$CLIENT" relay "$VIP_RELAY"
+  ! wanted syscalls || syscalls
+  ! wanted http || rows_http
+  ! wanted bare || rows_bare
   bench_agent_stop
 }
 

@@ -18,6 +18,7 @@
 
 #include "http1_run.skel.h"
 #include "lib/http1.h"
+#include "mesh/flow.h"
 
 namespace {
 
@@ -140,22 +141,50 @@ class Http1Run : public testing::Test {
 
   // In the series.
   std::uint64_t requests(std::uint8_t method, std::uint16_t code) {
-    const mesh_http_key key{series_, code, method, 0};
+    return requests(series_, method, code);
+  }
+  std::uint64_t requests(const mesh_series& series, std::uint8_t method, std::uint16_t code) {
+    const mesh_http_key key{series, code, method, 0};
     const auto values = per_cpu<std::uint64_t>(skel_->maps.mesh_http_requests, &key);
     return std::accumulate(values.begin(), values.end(), std::uint64_t{0});
   }
 
-  std::uint64_t latencies() {
+  std::uint64_t latencies() { return latencies(series_); }
+  std::uint64_t latencies(const mesh_series& series) {
     std::uint64_t sum = 0;
-    for (const mesh_latency& l : per_cpu<mesh_latency>(skel_->maps.mesh_http_latency, &series_))
+    for (const mesh_latency& l : per_cpu<mesh_latency>(skel_->maps.mesh_http_latency, &series))
       sum += std::accumulate(std::begin(l.bucket), std::end(l.bucket), std::uint64_t{0});
     return sum;
   }
 
   std::uint32_t status() { return get().http.status; }
 
+  // The other reporter's side of a connection inside the node, for which this one sniffs.
+  void set_peer(std::uint32_t peer) {
+    mesh_http1_sock sock = get();
+    sock.http.peer = peer;
+    set(sock);
+  }
+
+  void set_admit(std::uint32_t sniffer, std::uint32_t destination) {
+    const mesh_tuple client{};
+    const mesh_admit admit{1, 2, 0, 16, MESH_PATH_LOCAL, sniffer, destination};
+    ASSERT_EQ(bpf_map_update_elem(bpf_map__fd(skel_->maps.mesh_admits), &client, &admit, BPF_ANY),
+              0);
+  }
+
+  mesh_admit admit() {
+    const mesh_tuple client{};
+    mesh_admit admit{};
+    EXPECT_EQ(bpf_map_lookup_elem(bpf_map__fd(skel_->maps.mesh_admits), &client, &admit), 0);
+    return admit;
+  }
+
   Skel skel_;
   const mesh_series series_{16, 17, MESH_REPORTER_SOURCE, MESH_PATH_LOCAL, 0};
+  // The label of the server's series may be another one than the client's.
+  static constexpr std::uint32_t kPeer = 18;
+  const mesh_series peer_series_{16, kPeer, MESH_REPORTER_DESTINATION, MESH_PATH_LOCAL, 0};
 };
 
 const std::string kPost = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
@@ -346,6 +375,68 @@ TEST_F(Http1Run, ManyPendingRequestsAreFoldedBeforeACountRunsOver) {
   for (int i = 0; i < 1000 && latencies() == 0; ++i) exchange("GET", 200);
   EXPECT_GT(requests(MESH_METHOD_GET, 200), kMany);
   EXPECT_EQ(requests(MESH_METHOD_GET, 200), latencies());
+}
+
+TEST_F(Http1Run, OneSnifferCountsForBothReporters) {
+  load();
+  set_peer(kPeer);
+  for (int i = 0; i < 5; ++i) exchange("GET", i % 2 ? 200 : 404);
+  for (int again = 0; again < 2; ++again) {
+    fold();
+    for (const mesh_series& series : {series_, peer_series_}) {
+      EXPECT_EQ(requests(series, MESH_METHOD_GET, 200), 2u);
+      EXPECT_EQ(requests(series, MESH_METHOD_GET, 404), 3u);
+      EXPECT_EQ(latencies(series), 5u);
+    }
+  }
+  for (int code = 200; code < 200 + MESH_HTTP1_KINDS; ++code) exchange("PUT", code);
+  exchange("DELETE", 200);  // at once
+  EXPECT_EQ(run(skel_->progs.mesh_test_late, frame(0, "")), 1u);
+  for (const mesh_series& series : {series_, peer_series_}) {
+    EXPECT_EQ(requests(series, MESH_METHOD_DELETE, 200), 1u);
+    EXPECT_EQ(requests(series, MESH_METHOD_GET, 200), 3u);
+  }
+}
+
+TEST_F(Http1Run, AFullMapCostsEachReporterItsSample) {
+  load(1);
+  set_peer(kPeer);
+  exchange("GET", 200);
+  exchange("GET", 200);
+  fold();
+  EXPECT_EQ(requests(MESH_METHOD_GET, 200), 2u);
+  EXPECT_EQ(requests(peer_series_, MESH_METHOD_GET, 200), 0u);
+  EXPECT_EQ(event(MESH_EVENT_SERIES_FULL), 2u);
+  EXPECT_EQ(latencies(peer_series_), 2u);
+}
+
+TEST_F(Http1Run, TheTwoEndsAgreeOnOneSniffer) {
+  load();
+  const auto meet = [&] { EXPECT_EQ(run(skel_->progs.mesh_test_meet, frame(0, "")), 1u); };
+  const auto offer = [&] { EXPECT_EQ(run(skel_->progs.mesh_test_offer, frame(0, "")), 1u); };
+  const auto accepts = [&] { return run(skel_->progs.mesh_test_accept, frame(0, "")); };
+  offer();  // without a record it stays alone
+  EXPECT_EQ(get().http.peer, MESH_HTTP1_ALONE);
+
+  set_admit(MESH_ADMIT_SNIFFER_NONE, 0);
+  EXPECT_EQ(accepts(), 0u);  // nobody offers: the server's side sniffs for itself
+  EXPECT_EQ(admit().sniffer, MESH_ADMIT_SNIFFER_NONE);
+  offer();  // afterwards, as with Fast Open
+  EXPECT_EQ(get().http.peer, MESH_HTTP1_UNMET);
+  meet();
+  EXPECT_EQ(get().http.peer, MESH_HTTP1_ALONE);
+
+  start(true);
+  set_admit(MESH_ADMIT_SNIFFER_NONE, 0);
+  offer();
+  EXPECT_EQ(accepts(), 1u);
+  EXPECT_EQ(admit().sniffer, MESH_ADMIT_SNIFFER_BOTH);
+  EXPECT_EQ(admit().destination, kPeer);
+  meet();
+  EXPECT_EQ(get().http.peer, kPeer);
+  set_admit(MESH_ADMIT_SNIFFER_CLIENT, 0);
+  meet();  // once, for good
+  EXPECT_EQ(get().http.peer, kPeer);
 }
 
 TEST_F(Http1Run, AFullMapCostsTheSampleAndIsCounted) {

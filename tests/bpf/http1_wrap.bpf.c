@@ -52,3 +52,34 @@ int mesh_test_late(struct __sk_buff *skb) {
   MESH_HTTP1_RECORD(0, &s->http, MESH_METHOD_GET, 200, 1000);
   return 1;
 }
+
+/* What the ends of a connection inside the node do: the client's offers its sniffer, the server's
+ * takes the offer, the client's asks what became of it. */
+SEC("cgroup_skb/egress")
+int mesh_test_offer(struct __sk_buff *skb) {
+  struct mesh_http1_sock *s = mesh_test_sock();
+  struct mesh_tuple client = {};
+
+  (void)skb;
+  if (s) mesh_http1_offer(&s->http, &client);
+  return 1;
+}
+
+SEC("cgroup_skb/egress")
+int mesh_test_accept(struct __sk_buff *skb) {
+  struct mesh_tuple client = {};
+  struct mesh_admit *admit = bpf_map_lookup_elem(&mesh_admits, &client);
+
+  (void)skb;
+  return admit ? mesh_http1_accept_offer(admit, 18) : 0;
+}
+
+SEC("cgroup_skb/egress")
+int mesh_test_meet(struct __sk_buff *skb) {
+  struct mesh_http1_sock *s = mesh_test_sock();
+  struct mesh_tuple client = {};
+
+  (void)skb;
+  if (s) mesh_http1_meet(&s->http, &client);
+  return 1;
+}

@@ -51,7 +51,7 @@ class ProgramsTest : public LoadedRun {
   void admit(const Endpoint& client, const Endpoint& server) {
     const mesh_tuple t{bpf::to_abi(client.address), bpf::to_abi(server.address), client.port,
                        server.port};
-    const mesh_admit a{1, 2, 0, 16, MESH_PATH_LOCAL};
+    const mesh_admit a{1, 2, 0, 16, MESH_PATH_LOCAL, 0, 0};
     bpf::Map<mesh_tuple, mesh_admit> admits(datapath_->programs().skeleton().maps.mesh_admits);
     ASSERT_TRUE(admits.put(t, a));
   }

@@ -48,7 +48,7 @@ class ScrapeTest : public LoadedRun {
     for (std::uint32_t i = 0; i < count; ++i) {
       mesh_tuple tuple{};
       tuple.local.w[3] = i;
-      ASSERT_TRUE(admits.put(tuple, mesh_admit{i + 1, 2, 0, 16, MESH_PATH_LOCAL}));
+      ASSERT_TRUE(admits.put(tuple, mesh_admit{i + 1, 2, 0, 16, MESH_PATH_LOCAL, 0, 0}));
     }
   }
   std::uint64_t entries(const std::vector<bpf::Datapath::Usage>& all, const std::string& map) {
@@ -146,7 +146,7 @@ TEST_F(ScrapeTest, RecordsOfNobodyAreSweptAtTheSecondLook) {
   fill_admits(1);
   ASSERT_TRUE(datapath_->sweep_records());
   const bpf::Map<mesh_tuple, mesh_admit> admits(skeleton().maps.mesh_admits);
-  ASSERT_TRUE(admits.put(mesh_tuple{}, mesh_admit{99, 2, 0, 16, MESH_PATH_LOCAL}));
+  ASSERT_TRUE(admits.put(mesh_tuple{}, mesh_admit{99, 2, 0, 16, MESH_PATH_LOCAL, 0, 0}));
   ASSERT_TRUE(datapath_->sweep_records());
   EXPECT_EQ(entries(datapath_->usage(), "mesh_admits"), 1u);
 }

@@ -43,17 +43,26 @@ struct mesh_sock {
 	__u16 pad2[3];
 };
 
+/* Whose HTTP/1 the client's socket sniffs (bpf/README.md, "HTTP/1"). */
+enum mesh_admit_sniffer {
+	MESH_ADMIT_SNIFFER_NONE = 0, /* it does not */
+	MESH_ADMIT_SNIFFER_CLIENT,   /* its own: the server's side has not come, or keeps its own */
+	MESH_ADMIT_SNIFFER_BOTH,     /* the server's as well, which keeps none */
+};
+
 /*
  * mesh_admits: client tuple -> a socket of this node that the connect hook allowed opened it.
  * Written at TCP_CONNECT_CB (source port known, SYN not sent), read by sk_lookup and at
  * PASSIVE_ESTABLISHED, deleted when the client's socket closes.
  */
 struct mesh_admit {
-	__u64 cookie; /* SO_COOKIE of the client's socket */
-	__u64 netns;  /* the client's */
-	__u64 pair;   /* key of mesh_pairs; 0: the connection is not to be accelerated */
-	__u32 source; /* label */
-	__u32 path;   /* enum mesh_path */
+	__u64 cookie;	   /* SO_COOKIE of the client's socket */
+	__u64 netns;	   /* the client's */
+	__u64 pair;	   /* key of mesh_pairs; 0: the connection is not to be accelerated */
+	__u32 source;	   /* label */
+	__u32 path;	   /* enum mesh_path */
+	__u32 sniffer;	   /* enum mesh_admit_sniffer */
+	__u32 destination; /* ..._BOTH: label of the server's series */
 };
 
 #define MESH_TARGET_REMOTE (1u << 0) /* on another node: a mesh leg, never a plain one */
@@ -140,7 +149,7 @@ struct mesh_conn_info {
 };
 
 MESH_STATIC_ASSERT(sizeof(struct mesh_sock) == 96, "mesh_sock");
-MESH_STATIC_ASSERT(sizeof(struct mesh_admit) == 32, "mesh_admit");
+MESH_STATIC_ASSERT(sizeof(struct mesh_admit) == 40, "mesh_admit");
 MESH_STATIC_ASSERT(sizeof(struct mesh_relay_target) == 56, "mesh_relay_target");
 MESH_STATIC_ASSERT(sizeof(struct mesh_leg) == 32, "mesh_leg");
 MESH_STATIC_ASSERT(sizeof(struct mesh_pair_dir) == 24, "mesh_pair_dir");

@@ -96,8 +96,11 @@ struct mesh_http1 {
 	__u8 is_client;			     /* the socket sends requests */
 	__u8 pad[3];
 	struct mesh_series series;
-	__u32 pad2;
+	__u32 peer; /* label of the other reporter's series, or one of the two below */
 };
+
+#define MESH_HTTP1_ALONE (~0u) /* one reporter, that of `series` */
+#define MESH_HTTP1_UNMET (~1u) /* the server's side may leave it to this one: mesh_admits says */
 
 /*
  * What a connection has answered since it was folded into its series last (bpf/README.md,
