@@ -5,7 +5,8 @@
  * sockops, which knows the source port.
  */
 #include "maps.h"
-#include "lib/dns.h"
+#include "lib/addr.h"
+#include "lib/policy.h"
 
 #define MESH_GENERATION_GONE (-1) /* the endpoints were replaced between two look-ups */
 
@@ -24,7 +25,8 @@ struct choice {
 	__u16 port;
 	__u16 asked_port;
 	__u16 passthrough;
-	__u16 remote; /* on another node: by the relay or not at all */
+	__u16 remote;	 /* on another node: by the relay or not at all */
+	__u32 unclaimed; /* a workload's port that no service has: `service` is its identity */
 };
 
 #define USE_V4 1u
@@ -119,6 +121,7 @@ static __always_inline int choose_workload(struct choice *c, const struct mesh_a
 	port = bpf_map_lookup_elem(&mesh_ports, &key);
 	c->service = port ? port->service : owner->label;
 	c->flags = port ? port->flags : 0;
+	c->unclaimed = !port;
 	return 0;
 }
 
@@ -196,45 +199,40 @@ static __always_inline int bind_leg(struct bpf_sock_addr *ctx, int family)
 }
 
 /*
- * The port that the questions of a UDP socket will come from: the agent must know it, and a
- * connected socket passes no hook when it sends. 0: it has none and cannot be given one.
+ * The last word before the application of a leg's server has a connection: the client's own connect
+ * may have been decided on another node, or a moment ago.
  */
-static __always_inline __u16 dns_source_port(struct bpf_sock_addr *ctx, int family)
+static __always_inline int admit_leg(struct bpf_sock_addr *ctx, int family,
+				     const struct mesh_sock *s)
 {
-	__u16 port = ctx->sk->src_port;
+	struct mesh_addr to = connect_dst(ctx, family);
+	struct mesh_addr client = s->peer_addr;
+	__u32 source = s->series.source;
+	struct mesh_addr_owner *owner = bpf_map_lookup_elem(&mesh_addrs, &to);
+	__u64 netns = owner ? owner->netns : 0;
 
-	for (int i = 0; !port && i < 4; i++) {
-		__u16 wanted = DNS_PORT_FIRST + bpf_get_prandom_u32() % DNS_PORT_COUNT;
-		struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = bpf_htons(wanted)};
-		struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = bpf_htons(wanted)};
-		int failed = family == AF_INET ? bpf_bind(ctx, (void *)&v4, sizeof(v4))
-					       : bpf_bind(ctx, (void *)&v6, sizeof(v6));
-
-		if (!failed)
-			port = wanted;
-	}
-	return port;
+	if (policy_allows_at(&to, bpf_ntohs(ctx->user_port), owner ? owner->label : 0, source))
+		return bind_leg(ctx, family);
+	/* A workload may always talk to itself. */
+	owner = bpf_map_lookup_elem(&mesh_addrs, &client);
+	if (owner && netns && owner->netns == netns)
+		return bind_leg(ctx, family);
+	mesh_deny(MESH_DENY_POLICY);
+	bpf_set_retval(-EACCES); /* what the application's own ECONNREFUSED is not */
+	return 0;
 }
 
-/* A UDP socket that connects to a resolver: 1, its questions go to the agent now. */
-static __always_inline int dns_connect(struct bpf_sock_addr *ctx, int family,
-				       const struct choice *c)
+/* By identity, whichever of its addresses was dialled. A workload may always talk to itself. */
+static __always_inline int policy_allows(const struct choice *c, __u32 source, __u64 netns)
 {
-	int v4 = mesh_addr_is_v4(&c->asked);
-	struct mesh_addr loopback;
-	__u16 port;
+	struct mesh_addr_owner *owner;
+	struct mesh_addr to = c->addr;
 
-	if (!dns_is_resolver(&c->asked, c->asked_port) || !dns_can_be_captured(ctx, v4, 1)) {
-		if (bpf_sk_storage_get(&mesh_dns_socks, ctx->sk, 0, 0))
-			bpf_sk_storage_delete(&mesh_dns_socks, ctx->sk);
-		return 0;
-	}
-	port = dns_source_port(ctx, family);
-	if (!port || dns_note(ctx, &c->asked, port))
-		return 0;
-	loopback = sock_addr_loopback(v4);
-	sock_addr_set(ctx, family, &loopback, MESH_PORT_DNS);
-	return 1;
+	if (c->unclaimed ? policy_allows_workload(&to, c->service, source)
+			 : mesh_policy_allows(c->service, source))
+		return 1;
+	owner = bpf_map_lookup_elem(&mesh_addrs, &to);
+	return owner && owner->netns == netns;
 }
 
 static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
@@ -250,8 +248,8 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 		return 1;
 	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
 	if (s && (s->flags & MESH_SOCK_AGENT))
-		return s->flags & MESH_SOCK_LEG ? bind_leg(ctx, family) : 1;
-	c.asked = sock_addr_get(ctx, family);
+		return s->flags & MESH_SOCK_LEG ? admit_leg(ctx, family, s) : 1;
+	c.asked = connect_dst(ctx, family);
 	c.asked_port = bpf_ntohs(ctx->user_port);
 	if (ctx->protocol != IPPROTO_TCP) {
 		if (ctx->protocol == IPPROTO_UDP && dns_connect(ctx, family, &c))
@@ -282,6 +280,9 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	/* Behind that port are the agents, which talk to each other. */
 	if (!c.passthrough && c.port == MESH_PORT_MESH && ns->klass == MESH_NETNS_WORKLOAD)
 		return refuse(MESH_DENY_MESH_PORT);
+	if (!c.passthrough && ns->klass == MESH_NETNS_WORKLOAD &&
+	    !policy_allows(&c, ns->label, cookie))
+		return refuse(MESH_DENY_POLICY);
 
 	int relay = c.remote || (!c.passthrough && (c.flags & MESH_SVC_TWOLEG) &&
 				 ns->klass == MESH_NETNS_WORKLOAD);

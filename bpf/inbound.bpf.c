@@ -6,12 +6,29 @@
  */
 #include "maps.h"
 #include "lib/addr.h"
+#include "lib/policy.h"
+
+/* Once more, and here: what the client's hook allowed may have been forbidden since. */
+static __always_inline int admit_local(const struct mesh_addr_owner *owner,
+				       const struct mesh_admit *admit,
+				       const struct mesh_tuple *client)
+{
+	__u32 source = admit->source;
+
+	if (source == MESH_LABEL_NODE || admit->netns == owner->netns ||
+	    policy_allows_at(&client->remote, client->remote_port, owner->label, source))
+		return SK_PASS;
+	mesh_deny(MESH_DENY_POLICY);
+	return SK_DROP;
+}
 
 SEC("sk_lookup")
 int mesh_inbound(struct bpf_sk_lookup *ctx)
 {
 	struct mesh_tuple client = {};
 	struct mesh_port_key port_key = {};
+	struct mesh_addr_owner *owner;
+	struct mesh_admit *admit;
 	struct mesh_port *port;
 
 	if (ctx->protocol != IPPROTO_TCP)
@@ -36,7 +53,10 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 
 	/* An address beside the mesh (127.0.0.1, a second network of the pod) is not ours to judge.
 	 */
-	if (mesh_addr_is_local(&client.remote) || !bpf_map_lookup_elem(&mesh_addrs, &client.remote))
+	if (mesh_addr_is_local(&client.remote))
+		return SK_PASS;
+	owner = bpf_map_lookup_elem(&mesh_addrs, &client.remote);
+	if (!owner)
 		return SK_PASS;
 	/* Only the agent listens there (mesh_skb_ingress sees to it), and it asks who it is. */
 	if (client.remote_port == MESH_PORT_MESH)
@@ -46,9 +66,15 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 	 * lo, but ingress_ifindex is the interface that has the address
 	 * (ip_route_output_key_hash_rcu() sets rt_iif so).
 	 */
-	if (mesh_addr_is_local(&client.local) ? !!bpf_map_lookup_elem(&mesh_legs, &client)
-					      : !!bpf_map_lookup_elem(&mesh_admits, &client))
-		return SK_PASS;
+	if (mesh_addr_is_local(&client.local)) {
+		/* The connect hook of the leg has judged, this very moment. */
+		if (bpf_map_lookup_elem(&mesh_legs, &client))
+			return SK_PASS;
+	} else {
+		admit = bpf_map_lookup_elem(&mesh_admits, &client);
+		if (admit)
+			return admit_local(owner, admit, &client);
+	}
 
 	port_key.addr = client.remote;
 	port_key.port = client.remote_port;

@@ -44,12 +44,14 @@ int mesh_iter_conns(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct conn_bytes b;
 	struct tcp_sock *tp;
 	struct mesh_sock *s;
-	int active;
+	int active, state;
 
 	if (!sk || !ctx->value)
 		return 0;
 	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
-	if (!s || !(s->flags & MESH_SOCK_OPENED))
+	/* Not by MESH_SOCK_OPENED: who ends connections needs those that nobody counts, too. */
+	state = sk->__sk_common.skc_state;
+	if (!s || (s->flags & MESH_SOCK_AGENT) || state == TCP_ST_CLOSE || state == TCP_ST_LISTEN)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
@@ -71,7 +73,10 @@ int mesh_iter_conns(struct bpf_iter__bpf_sk_storage_map *ctx)
 	info.tuple = conn_tuple(sk);
 	info.peer_addr = s->peer_addr;
 	info.peer_port = s->peer_port;
-	info.state = sk->__sk_common.skc_state;
+	info.state = state;
+	info.target_addr = s->target_addr;
+	info.target_port = s->target_port;
+	info.bound_if = sk->__sk_common.skc_bound_dev_if;
 	bpf_seq_write(ctx->meta->seq, &info, sizeof(info));
 	return 0;
 }

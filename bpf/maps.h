@@ -11,6 +11,7 @@
 #include "mesh/flow.h"
 #include "mesh/http1.h"
 #include "mesh/identity.h"
+#include "mesh/policy.h"
 #include "mesh/series.h"
 
 #define MESH_MAP_CONNECTIONS 262144
@@ -101,6 +102,31 @@ struct {
 	__type(key, __u32); /* label */
 	__type(value, struct mesh_name);
 } mesh_names SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct mesh_policy);
+} mesh_policy SEC(".maps") __weak;
+
+/* Twice what the agent compiles at most: two generations are in it for a moment. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct mesh_intention_key);
+	__type(value, __u32); /* enum mesh_verdict */
+} mesh_intentions SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct mesh_addr);
+	__type(value, struct mesh_residents);
+} mesh_residents SEC(".maps") __weak;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -217,6 +243,14 @@ struct {
 	__type(key, __u32); /* enum mesh_event */
 	__type(value, __u64);
 } mesh_events SEC(".maps") __weak;
+
+/* What the agent refuses itself: programs count in mesh_denied, and neither loses the other's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MESH_DENY_COUNT);
+	__type(key, __u32); /* enum mesh_denial */
+	__type(value, __u64);
+} mesh_denied_user SEC(".maps") __weak;
 
 static __always_inline struct mesh_runtime *mesh_get_runtime(void)
 {

@@ -50,6 +50,9 @@ Datapath::Datapath(Programs programs)
       vips(Map<mesh_addr, std::uint32_t>(programs.skeleton().maps.mesh_vips)),
       ports(Map<mesh_port_key, mesh_port>(programs.skeleton().maps.mesh_ports)),
       names(Map<std::uint32_t, mesh_name>(programs.skeleton().maps.mesh_names)),
+      residents(Map<mesh_addr, mesh_residents>(programs.skeleton().maps.mesh_residents)),
+      policy(Map<std::uint32_t, mesh_policy>(programs.skeleton().maps.mesh_policy),
+             Map<mesh_intention_key, std::uint32_t>(programs.skeleton().maps.mesh_intentions)),
       programs_(std::move(programs)),
       runtime_map_(programs_.skeleton().maps.mesh_runtime),
       service_map_(programs_.skeleton().maps.mesh_services),
@@ -64,6 +67,7 @@ Datapath::Datapath(Programs programs)
       http_(programs_.skeleton().maps.mesh_http_requests),
       latency_(programs_.skeleton().maps.mesh_http_latency),
       denied_(programs_.skeleton().maps.mesh_denied),
+      denied_here_(programs_.skeleton().maps.mesh_denied_user),
       events_(programs_.skeleton().maps.mesh_events) {
   if (auto runtime = runtime_map_.get(kZero); runtime && *runtime) runtime_ = **runtime;
   runtime_.generation = programs_.generation();
@@ -186,21 +190,27 @@ std::optional<Endpoint> Datapath::dns_resolver(std::uint64_t cookie, std::uint16
 }
 
 void Datapath::count_denied(mesh_denial reason) const {
-  // Per-CPU values can only be written whole from here; BPF owns the others, the agent owns nothing
-  // but this: the read and the write are not atomic, so a count that races with a program on the
-  // same reason may be lost. Reasons that the agent counts are counted by no program.
   std::lock_guard lock(denied_mutex_);
-  const int cpus = libbpf_num_possible_cpus();
-  if (cpus <= 0) return;
-  std::vector<std::uint64_t> values(static_cast<std::size_t>(cpus));
   const auto key = static_cast<std::uint32_t>(reason);
-  if (bpf_map_lookup_elem(denied_.fd(), &key, values.data()) != 0) return;
-  ++values[0];
-  (void)bpf_map_update_elem(denied_.fd(), &key, values.data(),
-                            BPF_ANY);  // a lost count, nothing else
+  const auto before = denied_here_.get(key);
+  if (before && *before) (void)denied_here_.put(key, **before + 1);  // a lost count, nothing else
+}
+
+std::vector<std::pair<std::uint32_t, std::uint64_t>> Datapath::denied() const {
+  auto all = denied_.sums();
+  for (auto& [reason, count] : all)
+    if (const auto here = denied_here_.get(reason); here && *here) count += **here;
+  return all;
 }
 
 Result<std::vector<mesh_conn_info>> Datapath::connections() const {
+  auto all = sockets();
+  if (all)
+    std::erase_if(*all, [](const auto& info) { return (info.flags & MESH_SOCK_OPENED) == 0; });
+  return all;
+}
+
+Result<std::vector<mesh_conn_info>> Datapath::sockets() const {
   auto raw = programs_.run_connections_iterator();
   if (!raw) return tl::unexpected(std::move(raw).error());
   std::vector<mesh_conn_info> all(raw->size() / sizeof(mesh_conn_info));

@@ -16,6 +16,7 @@
 #include "agent/base/address.h"
 #include "agent/base/result.h"
 #include "agent/bpf/map.h"
+#include "agent/bpf/policy_map.h"
 #include "agent/bpf/programs.h"
 #include "mesh/dns.h"
 #include "mesh/flow.h"
@@ -47,6 +48,8 @@ class Datapath {
   Mirror<mesh_addr, std::uint32_t> vips;
   Mirror<mesh_port_key, mesh_port> ports;
   Mirror<std::uint32_t, mesh_name> names;
+  Mirror<mesh_addr, mesh_residents> residents;
+  PolicyMap policy;
 
   // Replaces the endpoints of a service: the new generation is complete before it is switched to.
   Status set_service(std::uint32_t label, std::uint32_t flags,
@@ -84,7 +87,8 @@ class Datapath {
   // Whom a UDP socket of the namespace with this port asked last. [any]
   [[nodiscard]] std::optional<Endpoint> dns_resolver(std::uint64_t netns, std::uint16_t port) const;
   void count_denied(mesh_denial reason) const;              // [any]
-  Result<std::vector<mesh_conn_info>> connections() const;  // [any]
+  Result<std::vector<mesh_conn_info>> connections() const;  // [any] those that are counted
+  Result<std::vector<mesh_conn_info>> sockets() const;      // [any] those not opened yet, too
 
   // Liveness and switches.
   Status heartbeat();       // every 250 ms while the agent can take connections
@@ -106,9 +110,7 @@ class Datapath {
   [[nodiscard]] std::vector<std::pair<mesh_series, mesh_latency>> latency() const {
     return latency_.sums();
   }
-  [[nodiscard]] std::vector<std::pair<std::uint32_t, std::uint64_t>> denied() const {
-    return denied_.sums();
-  }
+  [[nodiscard]] std::vector<std::pair<std::uint32_t, std::uint64_t>> denied() const;
   [[nodiscard]] std::vector<std::pair<std::uint32_t, std::uint64_t>> events() const {
     return events_.sums();
   }
@@ -127,7 +129,7 @@ class Datapath {
   Status write_runtime();
 
   Programs programs_;
-  mutable std::mutex denied_mutex_;  // count_denied reads, adds and writes
+  mutable std::mutex denied_mutex_;  // count_denied is the only writer of denied_here_
   mesh_runtime runtime_{};
   Map<std::uint32_t, mesh_runtime> runtime_map_;
   Map<std::uint32_t, mesh_service> service_map_;
@@ -142,6 +144,7 @@ class Datapath {
   PerCpuMap<mesh_http_key, std::uint64_t> http_;
   PerCpuMap<mesh_series, mesh_latency> latency_;
   PerCpuMap<std::uint32_t, std::uint64_t> denied_;
+  Map<std::uint32_t, std::uint64_t> denied_here_;
   PerCpuMap<std::uint32_t, std::uint64_t> events_;
   std::map<std::uint32_t, ServiceState> services_;
   std::set<mesh_tuple, ByteLess> seen_legs_;

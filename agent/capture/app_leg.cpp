@@ -27,7 +27,9 @@ tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datap
     return failure(DialReason::Resources, std::move(marked).error());
   if (::connect(socket->get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
     const int errnum = errno;
+    // EACCES is what the connect hook says to a leg that intentions do not allow.
     const auto reason = errnum == ECONNREFUSED                        ? DialReason::Refused
+                        : errnum == EACCES                            ? DialReason::Denied
                         : errnum == EADDRNOTAVAIL || errnum == ENOMEM ? DialReason::Resources
                                                                       : DialReason::Unreachable;
     return failure(reason, fail_errno(errnum, "connect to " + server.to_string()).value());

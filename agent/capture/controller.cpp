@@ -20,6 +20,24 @@ namespace {
 constexpr int kBacklog = 4096;
 constexpr std::size_t kMostRetried = 64;  // workloads a second: at most some 50 ms
 
+template <typename Content>
+bool same(const Content& a, const Content& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+    return std::memcmp(&x.first, &y.first, sizeof x.first) == 0 &&
+           std::memcmp(&x.second, &y.second, sizeof x.second) == 0;
+  });
+}
+
+// Whether nothing that is open can be allowed by one and denied by the other.
+bool decides_alike(const PolicyView* before, const PolicyView& now) {
+  if (now.trivial()) return true;
+  if (before == nullptr || !(before->table() == now.table())) return false;
+  const Desired& a = before->desired();
+  const Desired& b = now.desired();
+  return same(a.ports, b.ports) && same(a.residents, b.residents) && same(a.addrs, b.addrs) &&
+         same(a.netns, b.netns);
+}
+
 Endpoint loopback4() { return {*Address::parse("127.0.0.1"), MESH_PORT_OUTBOUND}; }
 Endpoint loopback6() { return {*Address::parse("::1"), MESH_PORT_OUTBOUND}; }
 // Every address: those that the workload is given later are served without another listener.
@@ -37,8 +55,11 @@ Controller::Controller(boost::asio::io_context& io, Options options, bpf::Datapa
       dialer_(std::make_shared<RelayDialer>(
           datapath, directory_,
           options_.mesh != nullptr ? options_.mesh->outbound(datapath, directory_) : nullptr)),
-      inbound_dialer_(options_.mesh != nullptr ? options_.mesh->inbound(datapath, directory_)
-                                               : nullptr) {
+      inbound_dialer_(options_.mesh != nullptr
+                          ? options_.mesh->inbound(datapath, directory_, policy_)
+                          : nullptr),
+      revoker_(datapath, relay, directory_, policy_,
+               options_.mesh != nullptr ? options_.mesh->directory() : nullptr) {
   node_.node_cidrs = options_.node_cidrs;
   node_.vip_cidrs = {options_.vip_cidr4, options_.vip_cidr6};
   node_.sockmap_available = options_.sockmap_available;
@@ -65,7 +86,11 @@ Status Controller::start() {
   if (!cookie) return context(std::move(cookie).error(), "own network namespace");
   MESH_TRY(datapath_.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
            "namespaces");
-  if (options_.dns != nullptr) options_.dns->seed();
+  // Nobody may talk to anybody before this; what an earlier agent put in force stays until the
+  // first catalog.
+  if (!datapath_.policy.current())
+    MESH_TRY(datapath_.policy.set({options_.default_policy == policy::Verdict::Allow, {}}),
+             "intentions");
   // What an earlier agent knew beyond that stays until this one knows more.
   return datapath_.cidrs.sync(known_cidrs(node_), /*only_additions=*/true);
 }
@@ -325,11 +350,24 @@ Status Controller::adopt_services(Desired& desired) {
       continue;
     }
     MESH_TRY(datapath_.drop_endpoints(address), "services");
+    MESH_TRY(datapath_.residents.erase(address), "residents");
     std::vector<mesh_port_key> stale;
     for (const auto& [key, port] : datapath_.ports.content())
       if (std::memcmp(&key.addr, &address, sizeof address) == 0) stale.push_back(key);
     for (const auto& key : stale) MESH_TRY(datapath_.ports.erase(key), "ports");
   }
+  return {};
+}
+
+// Before anybody is told who is where: a name that is new is judged from the start. The hooks, the
+// dialers and whoever ends what is open get the same.
+Status Controller::apply_policy(const std::shared_ptr<const Desired>& desired) {
+  auto view = std::make_shared<const PolicyView>(policy_of(*catalog_, options_.default_policy),
+                                                 desired, labels_);
+  MESH_TRY(datapath_.policy.set(view->table()), "intentions");
+  policy_->publish(view);
+  if (!decides_alike(judged_.get(), *view)) revoker_.wake();
+  judged_ = std::move(view);
   return {};
 }
 
@@ -341,15 +379,21 @@ Status Controller::apply_now() {
   // Until the first catalog is there, services stay as an earlier agent left them: only who is who
   // is brought up to date.
   static const catalog::Catalog kEmpty;
-  auto desired = compute(node_, catalog_ ? *catalog_ : kEmpty, labels_);
-  if (!desired) return tl::unexpected(std::move(desired).error());
-  if (!catalog_) MESH_TRY(adopt_services(*desired), "adopt");
+  auto computed = compute(node_, catalog_ ? *catalog_ : kEmpty, labels_);
+  if (!computed) return tl::unexpected(std::move(computed).error());
+  if (!catalog_) MESH_TRY(adopt_services(*computed), "adopt");
+  const auto desired = std::make_shared<const Desired>(std::move(*computed));
   publish_mesh();
 
   for (const auto& [name, label] : labels_.all()) {
     mesh_name value{};
     std::strncpy(value.name, name.c_str(), sizeof value.name - 1);
     MESH_TRY(datapath_.names.put(label, value), "names");
+  }
+  if (catalog_) {
+    MESH_TRY(apply_policy(desired), "policy");
+    // Of addresses that come: before them. Of those that go: after.
+    MESH_TRY(datapath_.residents.sync(desired->residents, /*only_additions=*/true), "residents");
   }
   // New ranges before old ones go: between two ways of writing a range it is never left out.
   MESH_TRY(datapath_.cidrs.sync(desired->cidrs, /*only_additions=*/true), "CIDRs");
@@ -369,6 +413,7 @@ Status Controller::apply_now() {
   for (const auto label : datapath_.services())
     if (desired->services.count(label) == 0) MESH_TRY(datapath_.erase_service(label), "services");
   if (!http) MESH_TRY(datapath_.programs().detach_sniffer(), "services");
+  MESH_TRY(datapath_.residents.sync(desired->residents), "residents");
   return {};
 }
 

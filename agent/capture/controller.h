@@ -19,6 +19,8 @@
 #include "agent/capture/labels.h"
 #include "agent/capture/mesh.h"
 #include "agent/capture/netns_directory.h"
+#include "agent/capture/policy_view.h"
+#include "agent/capture/revoker.h"
 #include "agent/catalog/model.h"
 #include "agent/catalog/vip.h"
 #include "agent/relay/pool.h"
@@ -35,6 +37,7 @@ class Controller {
     bool sockmap_available = true;
     std::string node_name;         // which of the catalog's nodes this is
     std::vector<Cidr> mesh_cidrs;  // of all nodes; refused where nobody is known to be
+    policy::Verdict default_policy = policy::Verdict::Allow;
     // Null: no identities, so port 15008 is not opened and nothing goes to other nodes.
     Mesh* mesh = nullptr;
     DnsCapture* dns = nullptr;  // null: port 53 is left alone
@@ -60,6 +63,9 @@ class Controller {
 
   [[nodiscard]] const catalog::Catalog* catalog() const { return catalog_.get(); }
   [[nodiscard]] const NodeState& node() const { return node_; }
+  // What the hooks decide by; null before the first catalog.
+  [[nodiscard]] std::shared_ptr<const PolicyView> policy() const { return policy_->get(); }
+  [[nodiscard]] const Revoker& revoker() const { return revoker_; }
   [[nodiscard]] const Labels& labels() const { return labels_; }
   // Ranges of other nodes that no --mesh-cidr covers: until a catalog is read, after a reboot, they
   // would not be known to be the mesh's.
@@ -93,6 +99,7 @@ class Controller {
   Result<UniqueFd> make_listener(int netns_fd, const Endpoint& at) const;
   void publish_directory();
   void publish_mesh();
+  Status apply_policy(const std::shared_ptr<const Desired>& desired);
   void schedule_apply();
   void apply();
   Status apply_now();
@@ -104,6 +111,7 @@ class Controller {
   relay::Pool& relay_;
   const workload::Discovery* discovery_ = nullptr;
   std::shared_ptr<NetnsDirectory> directory_ = std::make_shared<NetnsDirectory>();
+  std::shared_ptr<PolicyDirectory> policy_ = std::make_shared<PolicyDirectory>();
   std::shared_ptr<relay::Dialer> dialer_;
   std::shared_ptr<relay::Dialer> inbound_dialer_;    // null without a mesh
   std::shared_ptr<const catalog::Catalog> catalog_;  // null until the first good one
@@ -116,6 +124,8 @@ class Controller {
   std::uint64_t apply_failures_ = 0;
   std::string last_failure_;
   std::vector<Cidr> unguarded_;
+  std::shared_ptr<const PolicyView> judged_;  // what open connections were last judged by
+  Revoker revoker_;                           // last: its thread uses what is above
 };
 
 }  // namespace mesh::capture

@@ -2,6 +2,7 @@
 #include "agent/capture/desired.h"
 
 #include <algorithm>
+#include <span>
 
 #include "agent/bpf/abi_convert.h"
 #include "agent/capture/endpoint_order.h"
@@ -26,6 +27,23 @@ Address first_of(const std::vector<Address>& addresses, bool v4) {
   return {};
 }
 
+// For the addresses of one workload: which services it has, if they are several.
+void add_residents(Desired& desired, std::span<const Address> addresses,
+                   const catalog::Catalog& catalog, Labels& labels) {
+  std::set<std::string_view> names;
+  for (const auto& address : addresses)
+    for (const auto* service : catalog.services_at(address)) names.insert(service->name);
+  if (names.size() < 2) return;
+  mesh_residents residents{};
+  for (const auto& name : names) {
+    if (residents.count < MESH_RESIDENTS)
+      residents.service[residents.count] = *labels.get(std::string(name));
+    ++residents.count;
+  }
+  for (const auto& address : addresses)
+    desired.residents.insert_or_assign(to_abi(address), residents);
+}
+
 // A dual-stack workload of another node is not known as one: an endpoint has the address it was
 // registered with. The relay changes families.
 void add_remote(Desired& desired, DesiredService& service, std::uint32_t label,
@@ -42,6 +60,7 @@ void add_remote(Desired& desired, DesiredService& service, std::uint32_t label,
                         mesh_addr_owner{0, MESH_ADDR_REMOTE, *labels.get(std::string(*identity))});
   desired.ports.insert_or_assign(mesh_port_key{address, instance.port, 0},
                                  mesh_port{label, service.flags});
+  add_residents(desired, {&instance.address, 1}, catalog, labels);
 }
 
 }  // namespace
@@ -125,6 +144,7 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
     for (const auto& address : workload.addresses)
       desired.addrs.insert_or_assign(to_abi(address),
                                      mesh_addr_owner{workload.cookie, MESH_ADDR_WORKLOAD, label});
+    add_residents(desired, workload.addresses, catalog, labels);
   }
 
   for (const auto& [name, service] : catalog.services()) {

@@ -15,6 +15,7 @@
 #include "agent/catalog/model.h"
 #include "agent/workload/workload.h"
 #include "mesh/identity.h"
+#include "mesh/policy.h"
 
 namespace mesh::capture {
 
@@ -40,6 +41,7 @@ struct Desired {
   bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content cidrs;
   bpf::Mirror<mesh_addr, std::uint32_t>::Content vips;
   bpf::Mirror<mesh_port_key, mesh_port>::Content ports;
+  bpf::Mirror<mesh_addr, mesh_residents>::Content residents;
   std::map<std::uint32_t, DesiredService> services;
 };
 

@@ -3,7 +3,6 @@
 
 #include "agent/bpf/abi_convert.h"
 #include "agent/capture/app_leg.h"
-#include "agent/policy/decision.h"
 
 namespace mesh::capture {
 namespace {
@@ -96,14 +95,13 @@ tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(
     return failure(DialReason::NoEndpoint, "no such port");
 
   const std::string source = *view->service_of(peer.id);
-  const auto* service = view->catalog->service_at(server);
-  const auto decision = policy::decide(
-      {source, service != nullptr ? std::string_view(service->name) : std::string_view{},
-       server.port});
-  if (decision.verdict != policy::Verdict::Allow) {
+  const auto intentions = policy_->get();
+  if (!intentions) return failure(DialReason::NoEndpoint, "there are no intentions yet");
+  const auto decision = intentions->decide(source, server);
+  if (!decision.allowed()) {
     datapath_.count_denied(MESH_DENY_POLICY);
     return failure(DialReason::Denied,
-                   fmt::format("{} to {}: {}", source, server.to_string(), decision.reason));
+                   fmt::format("{} to {}: {}", source, server.to_string(), decision.to_string()));
   }
   const auto netns = directory_->find(server.address);
   if (!netns || netns->cookie != accepted.netns_cookie)

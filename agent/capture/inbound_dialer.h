@@ -10,6 +10,7 @@
 #include "agent/capture/mesh_contexts.h"
 #include "agent/capture/mesh_view.h"
 #include "agent/capture/netns_directory.h"
+#include "agent/capture/policy_view.h"
 #include "agent/relay/dialer.h"
 
 namespace mesh::capture {
@@ -17,9 +18,11 @@ namespace mesh::capture {
 class InboundDialer final : public relay::Dialer {
  public:
   InboundDialer(const bpf::Datapath& datapath, std::shared_ptr<const NetnsDirectory> directory,
+                std::shared_ptr<const PolicyDirectory> policy,
                 std::shared_ptr<const MeshDirectory> mesh, std::shared_ptr<MeshContexts> contexts)
       : datapath_(datapath),
         directory_(std::move(directory)),
+        policy_(std::move(policy)),
         mesh_(std::move(mesh)),
         contexts_(std::move(contexts)) {}
 
@@ -30,6 +33,7 @@ class InboundDialer final : public relay::Dialer {
  private:
   const bpf::Datapath& datapath_;
   const std::shared_ptr<const NetnsDirectory> directory_;
+  const std::shared_ptr<const PolicyDirectory> policy_;
   const std::shared_ptr<const MeshDirectory> mesh_;
   const std::shared_ptr<MeshContexts> contexts_;
 };

@@ -78,9 +78,11 @@ std::unique_ptr<const MeshDialer> Mesh::outbound(
   return std::make_unique<MeshDialer>(datapath, std::move(directory), view_, contexts_, pool_);
 }
 
-std::shared_ptr<relay::Dialer> Mesh::inbound(
-    const bpf::Datapath& datapath, std::shared_ptr<const NetnsDirectory> directory) const {
-  return std::make_shared<InboundDialer>(datapath, std::move(directory), view_, contexts_);
+std::shared_ptr<relay::Dialer> Mesh::inbound(const bpf::Datapath& datapath,
+                                             std::shared_ptr<const NetnsDirectory> directory,
+                                             std::shared_ptr<const PolicyDirectory> policy) const {
+  return std::make_shared<InboundDialer>(datapath, std::move(directory), std::move(policy), view_,
+                                         contexts_);
 }
 
 void Mesh::publish(MeshView view) {

@@ -40,7 +40,9 @@ class Mesh {
   [[nodiscard]] std::unique_ptr<const MeshDialer> outbound(
       const bpf::Datapath& datapath, std::shared_ptr<const NetnsDirectory> directory) const;
   [[nodiscard]] std::shared_ptr<relay::Dialer> inbound(
-      const bpf::Datapath& datapath, std::shared_ptr<const NetnsDirectory> directory) const;
+      const bpf::Datapath& datapath, std::shared_ptr<const NetnsDirectory> directory,
+      std::shared_ptr<const PolicyDirectory> policy) const;
+  [[nodiscard]] std::shared_ptr<const MeshDirectory> directory() const { return view_; }
 
   // The services of this node's workloads have identities from now on, others have not.
   void publish(MeshView view);

@@ -41,6 +41,8 @@ class NetnsDirectory {
     auto it = snapshot->find(address);
     return it == snapshot->end() ? nullptr : it->second;
   }
+  // Any thread; holds every namespace for as long as it is kept.
+  [[nodiscard]] std::shared_ptr<const Snapshot> snapshot() const { return current_.load(); }
 
  private:
   std::atomic<std::shared_ptr<const Snapshot>> current_;

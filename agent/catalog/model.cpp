@@ -26,8 +26,9 @@ std::string_view to_string(Protocol protocol) {
   return "tcp";
 }
 
-Catalog::Catalog(Services services, Nodes nodes)
+Catalog::Catalog(Services services, Nodes nodes, std::shared_ptr<const config::Entries> entries)
     : services_(std::move(services)), nodes_(std::move(nodes)) {
+  if (entries) entries_ = std::move(entries);
   std::size_t count = 0;
   for (const auto& [name, service] : services_) count += service.instances.size();
   by_endpoint_.reserve(count);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "agent/base/address.h"
+#include "agent/config/entries.h"
 
 namespace mesh::catalog {
 
@@ -73,13 +75,15 @@ class Catalog {
   Catalog() = default;
   // Both are keyed by name; (address, port) is unique among all instances, and no two CIDRs of
   // nodes overlap.
-  explicit Catalog(Services services, Nodes nodes = {});
+  explicit Catalog(Services services, Nodes nodes = {},
+                   std::shared_ptr<const config::Entries> entries = nullptr);
   Catalog(const Catalog&) = delete;  // the indexes point into the map
   Catalog& operator=(const Catalog&) = delete;
 
   [[nodiscard]] const Services& services() const { return services_; }
   [[nodiscard]] std::size_t instances() const { return by_endpoint_.size(); }
   [[nodiscard]] const Nodes& nodes() const { return nodes_; }
+  [[nodiscard]] const config::Entries& entries() const { return *entries_; }
   [[nodiscard]] const Service* find(std::string_view name) const;
   // Every service with an instance at the address, by name. Pointers live as long as the catalog.
   [[nodiscard]] std::vector<const Service*> services_at(const Address& address) const;
@@ -93,12 +97,13 @@ class Catalog {
   [[nodiscard]] const Service* identity_of(std::span<const Address> addresses) const;
   [[nodiscard]] std::optional<std::string_view> identity_of(const Address& address) const;
   [[nodiscard]] bool operator==(const Catalog& other) const {
-    return services_ == other.services_ && nodes_ == other.nodes_;
+    return services_ == other.services_ && nodes_ == other.nodes_ && *entries_ == *other.entries_;
   }
 
  private:
   Services services_;
   Nodes nodes_;
+  std::shared_ptr<const config::Entries> entries_ = std::make_shared<const config::Entries>();
   std::vector<std::pair<Endpoint, const Service*>> by_endpoint_;  // sorted by endpoint
   std::vector<std::pair<Cidr, const Node*>> by_cidr_;             // sorted by base
 };

@@ -39,6 +39,7 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
+	int skc_bound_dev_if;
 } MESH_CORE;
 
 struct sock {
@@ -122,6 +123,7 @@ struct sockaddr_in6 {
 #define SOCK_DONE_BIT 1 /* enum sock_flags: set by tcp_fin() only */
 
 #define ENOMEM 12
+#define EACCES 13
 #define ECONNREFUSED 111
 #define ECONNRESET 104
 #define ETIMEDOUT 110

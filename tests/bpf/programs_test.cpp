@@ -23,6 +23,19 @@ Address addr(const char* text) { return *Address::parse(text); }
 
 class ProgramsTest : public LoadedRun {
  protected:
+  void SetUp() override {
+    MeshRun::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    auto programs = open();
+    ASSERT_TRUE(programs) << programs.error().what;
+    datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
+    ASSERT_TRUE(datapath_->policy.set({true, {}}));
+  }
+  void TearDown() override {
+    datapath_.reset();
+    MeshRun::TearDown();
+  }
+
   std::uint64_t denied(mesh_denial reason) { return datapath_->denied()[reason].second; }
   std::uint64_t event(mesh_event which) { return datapath_->events()[which].second; }
 
@@ -75,6 +88,45 @@ TEST_F(ProgramsTest, InboundAdmitsWhatIsRecordedAndNothingElse) {
     EXPECT_EQ(inbound(server, client), SK_PASS);  // not an address of the mesh
     EXPECT_EQ(denied(MESH_DENY_PLAINTEXT_OUTSIDE), before + 3);
   }
+}
+
+// The record says who opened it (source 16 in namespace 2); intentions are asked at the SYN.
+TEST_F(ProgramsTest, InboundAsksIntentions) {
+  const Endpoint client{addr("10.99.0.2"), 40000}, server{addr("10.99.0.1"), 80};
+  const Endpoint unclaimed{server.address, 81};
+  const mesh_addr at = bpf::to_abi(server.address);
+  ASSERT_TRUE(datapath_->addrs.put(at, mesh_addr_owner{7, MESH_ADDR_WORKLOAD, 20}));
+  ASSERT_TRUE(datapath_->ports.put(mesh_port_key{at, 80, 0}, mesh_port{21, 0}));
+  admit(client, server);
+  admit(client, unclaimed);
+  const auto expect = [&](const bpf::PolicyTable& table, int claimed, int other) {
+    ASSERT_TRUE(datapath_->policy.set(table));
+    const auto before = denied(MESH_DENY_POLICY);
+    EXPECT_EQ(inbound(client, server), claimed);
+    EXPECT_EQ(inbound(client, unclaimed), other);
+    EXPECT_EQ(denied(MESH_DENY_POLICY), before + (claimed == SK_DROP) + (other == SK_DROP));
+  };
+  constexpr std::uint32_t kAny = MESH_POLICY_ANY;
+  expect({true, {}}, SK_PASS, SK_PASS);
+  expect({false, {}}, SK_DROP, SK_DROP);
+  expect({true, {{{21, 16}, false}}}, SK_DROP, SK_PASS);
+  expect({false, {{{21, 16}, true}}}, SK_PASS, SK_DROP);
+  expect({false, {{{20, kAny}, true}}}, SK_DROP, SK_PASS);
+  expect({true, {{{kAny, 16}, false}, {{21, kAny}, true}}}, SK_PASS, SK_DROP);
+  expect({true, {{{kAny, kAny}, false}, {{kAny, 16}, true}}}, SK_PASS, SK_PASS);
+  expect({true, {{{kAny, kAny}, false}, {{kAny, 17}, true}}}, SK_DROP, SK_DROP);
+  // The workload has two services: at other ports both have to agree.
+  ASSERT_TRUE(datapath_->residents.put(at, mesh_residents{2, {20, 21}}));
+  expect({true, {{{21, 16}, false}}}, SK_DROP, SK_DROP);
+  expect({false, {{{20, 16}, true}}}, SK_DROP, SK_DROP);
+  expect({false, {{{20, 16}, true}, {{21, 16}, true}}}, SK_PASS, SK_PASS);
+  // More than fit.
+  ASSERT_TRUE(datapath_->residents.put(at, mesh_residents{MESH_RESIDENTS + 1, {20, 21}}));
+  expect({true, {}}, SK_PASS, SK_PASS);
+  expect({true, {{{99, 99}, false}}}, SK_PASS, SK_DROP);
+  // Its own workload is never refused.
+  ASSERT_TRUE(datapath_->addrs.put(at, mesh_addr_owner{2, MESH_ADDR_WORKLOAD, 20}));
+  expect({false, {}}, SK_PASS, SK_PASS);
 }
 
 TEST_F(ProgramsTest, InboundPassesALegAndAPermissivePort) {

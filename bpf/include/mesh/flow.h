@@ -132,7 +132,7 @@ struct mesh_runtime {
 	__u32 metrics_enabled; /* 0: no series are written (bench) */
 };
 
-/* One open connection, as the connections iterator writes it. */
+/* One end of a connection, opened or on its way there, as the connections iterator writes it. */
 struct mesh_conn_info {
 	__u64 cookie;
 	__u64 netns;
@@ -144,8 +144,12 @@ struct mesh_conn_info {
 	__u32 flags;		 /* MESH_SOCK_* */
 	struct mesh_tuple tuple; /* as on the wire */
 	struct mesh_addr peer_addr;
-	__u16 peer_port; /* host byte order */
-	__u16 state;	 /* TCP_* of the kernel */
+	__u16 peer_port;	      /* host byte order */
+	__u16 state;		      /* TCP_* of the kernel */
+	struct mesh_addr target_addr; /* as in mesh_sock */
+	__u16 target_port;	      /* host byte order */
+	__u16 pad;
+	__u32 bound_if; /* SO_BINDTODEVICE */
 };
 
 MESH_STATIC_ASSERT(sizeof(struct mesh_sock) == 96, "mesh_sock");
@@ -155,6 +159,6 @@ MESH_STATIC_ASSERT(sizeof(struct mesh_leg) == 32, "mesh_leg");
 MESH_STATIC_ASSERT(sizeof(struct mesh_pair_dir) == 24, "mesh_pair_dir");
 MESH_STATIC_ASSERT(sizeof(struct mesh_pair) == 56, "mesh_pair");
 MESH_STATIC_ASSERT(sizeof(struct mesh_runtime) == 32, "mesh_runtime");
-MESH_STATIC_ASSERT(sizeof(struct mesh_conn_info) == 120, "mesh_conn_info");
+MESH_STATIC_ASSERT(sizeof(struct mesh_conn_info) == 144, "mesh_conn_info");
 
 #endif
