@@ -54,15 +54,27 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
       datapath_.restored_pins());
 
   workload::Counters w;
-  std::size_t missing_listeners = 0;
+  capture::Revoker::Counts revoked;
   {
     std::lock_guard lock(mutex_);
     w = workloads_;
-    missing_listeners = missing_listeners_;
+    revoked = revoked_;
   }
-  one(out, "mesh_relay_listeners_missing",
-      "Listeners in pods that could not be opened and are tried again.", Type::Gauge,
-      missing_listeners);
+  using Revoker = capture::Revoker;
+  out.family("mesh_revoked_connections_total",
+             "Open connections that were ended because they are not allowed any more.",
+             Type::Counter);
+  for (std::size_t i = 0; i < Revoker::kPaths; ++i)
+    out.sample(
+        LabelSet{{"reason", "policy"}, {"path", Revoker::to_string(static_cast<Revoker::Path>(i))}},
+        revoked.revoked[i]);
+  one(out, "mesh_revocation_passes_total", "Walks over all open connections.", Type::Counter,
+      revoked.passes);
+  one(out, "mesh_revocation_failures_total",
+      "Connections that could not be ended at once; each is tried again.", Type::Counter,
+      revoked.failures);
+  one(out, "mesh_revocation_duration_seconds", "Duration of the last walk.", Type::Gauge,
+      metrics::Nanoseconds{revoked.last_pass_ns});
   one(out, "mesh_workloads", "Workloads of this node.", Type::Gauge, w.workloads);
   one(out, "mesh_workload_namespaces", "Network namespaces watched.", Type::Gauge, w.namespaces);
   one(out, "mesh_workload_conflicts", "Addresses that a second namespace claims.", Type::Gauge,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The agent's own counters: relay, workload discovery, swept records.
+// The agent's own counters: relay, workload discovery, swept records, revocations.
 #pragma once
 
 #include <mutex>
 
 #include "agent/bpf/datapath.h"
+#include "agent/capture/revoker.h"
 #include "agent/relay/pool.h"
 #include "agent/workload/workload.h"
 #include "metrics/collector.h"
@@ -16,11 +17,11 @@ class AgentCollector final : public metrics::Collector {
   AgentCollector(const relay::Pool& relay, const bpf::Datapath& datapath)
       : relay_(relay), datapath_(datapath) {}
 
-  // Control thread: discovery and the workloads live there, the collection does not.
-  void update(const workload::Counters& workloads, std::size_t missing_listeners) {
+  // Control thread: discovery's counters live there, the collection does not.
+  void update(const workload::Counters& workloads, const capture::Revoker::Counts& revoked) {
     std::lock_guard lock(mutex_);
     workloads_ = workloads;
-    missing_listeners_ = missing_listeners;
+    revoked_ = revoked;
   }
 
   [[nodiscard]] std::string_view name() const override { return "agent"; }
@@ -31,7 +32,7 @@ class AgentCollector final : public metrics::Collector {
   const bpf::Datapath& datapath_;
   std::mutex mutex_;
   workload::Counters workloads_;
-  std::size_t missing_listeners_ = 0;
+  capture::Revoker::Counts revoked_;
 };
 
 }  // namespace mesh

@@ -13,6 +13,7 @@
 #include <optional>
 #include <thread>
 
+#include "agent/admin/intentions.h"
 #include "agent/admin/report.h"
 #include "agent/admin/server.h"
 #include "agent/admin/switches.h"
@@ -25,6 +26,7 @@
 #include "agent/bpf/metrics_source.h"
 #include "agent/capture/controller.h"
 #include "agent/capture/mesh.h"
+#include "agent/capture/sock_destroy.h"
 #include "agent/catalog/directory.h"
 #include "agent/catalog/own_node.h"
 #include "agent/keylog.h"
@@ -111,6 +113,7 @@ class App {
   Pace record_sweep_{kRecordSweep};
   bool draining_ = false;
   std::thread drain_thread_;
+  std::string no_revocation_;  // why open connections cannot be ended; empty: they can
   bool enrolled_ = false;
   bool catalog_seen_ = false;
   std::vector<std::string> config_errors_;
@@ -165,6 +168,12 @@ Status App::start_datapath() {
   datapath_->forget_legs();
   MESH_TRY(datapath_->set_accel(datapath_->accel()), "runtime settings");
 
+  if (auto probed = capture::probe_sock_destroy(); !probed) {
+    no_revocation_ = probed.error().what;
+    log::warn("degraded: revocation: {}; local connections outlive a change of intentions",
+              no_revocation_);
+  }
+
   relay::PoolOptions relay_options;
   relay_options.workers = options_.relay_threads;
   auto pool = relay::Pool::create(relay_options);
@@ -202,6 +211,7 @@ Status App::start_datapath() {
       .sockmap_available = datapath_->programs().degraded().empty(),
       .node_name = options_.node_name,
       .mesh_cidrs = options_.mesh_cidrs,
+      .default_policy = options_.default_policy,
       .mesh = mesh_.get(),
       .dns = dns_capture_.get(),
   };
@@ -280,6 +290,7 @@ std::vector<metrics::DegradedFeature> App::degraded() {
   for (const auto& d : datapath_->programs().degraded())
     if (d.feature == "sockmap") sockmap = d.reason;
   all.push_back({"sockmap", sockmap, !sockmap.empty()});
+  all.push_back({"revocation", no_revocation_, !no_revocation_.empty()});
   all.push_back(
       {"catalog", config_errors_.empty() ? "" : config_errors_.front(), !config_errors_.empty()});
   if (mesh_) {
@@ -307,7 +318,7 @@ void App::beat() {
     if (mesh_) mesh_->sweep();
   }
   if (tls_collector_) tls_collector_->update();
-  agent_collector_->update(discovery_->counters(), controller_->missing_listeners());
+  agent_collector_->update(discovery_->counters(), controller_->revoker().counts());
   {
     auto now = degraded();
     std::lock_guard lock(degraded_mutex_);
@@ -341,6 +352,9 @@ void App::add_admin_commands() {
   });
   admin_server_->handle("connections", [this](const nlohmann::json&) {
     return admin::connections_report(*datapath_, *relay_);
+  });
+  admin_server_->handle("intention", [this](const nlohmann::json& request) {
+    return admin::answer_intention(*controller_, *datapath_, request);
   });
   admin_server_->handle("debug", [this](const nlohmann::json& request) {
     return admin::set_switches(*datapath_, request, mesh_.get());

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "agent/admin/client.h"
+#include "agent/admin/intentions.h"
 #include "agent/admin/preflight.h"
 #include "agent/app.h"
 #include "agent/options.h"
@@ -30,6 +31,8 @@ int main(int argc, char** argv) {
       return mesh::admin::run_client(*options);
     case mesh::Command::Ca:
       return mesh::identity::run_ca_command(options->ca);
+    case mesh::Command::Intention:
+      return mesh::admin::run_intention(*options);
     case mesh::Command::Version:
       fmt::print("mesh-agent {} (ABI {})\n", MESH_VERSION, MESH_ABI_VERSION);
       return 0;

@@ -82,6 +82,7 @@ struct Texts {
   std::string debug_listen = "127.0.0.1:15021";
   std::string vip_cidr6{catalog::kDefaultVipPrefix6};
   std::string log_format = "text";
+  std::string default_policy = "allow";
   unsigned drain_seconds = 30;
   unsigned leaf_ttl_seconds = 72 * 3600;
 };
@@ -130,6 +131,8 @@ Status convert(const Texts& texts, Options& options) {
   options.leaf_ttl = std::chrono::seconds(texts.leaf_ttl_seconds);
   if (!options.identity_dir.empty() && !options.svid_dir.empty())
     return fail("--identity-dir and --svid-dir: identities come from one of them, not from both");
+  options.default_policy =
+      texts.default_policy == "deny" ? policy::Verdict::Deny : policy::Verdict::Allow;
   options.log_format = texts.log_format == "json" ? log::Format::Json : log::Format::Text;
   return {};
 }
@@ -207,6 +210,10 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       ->type_name("DIR");
   add("--datacenter", options.datacenter, "Datacenter in SPIFFE IDs and server names")
       ->type_name("NAME");
+  add("--default-intention-policy", texts.default_policy,
+      "What holds between services that no intention speaks of: allow or deny")
+      ->check(CLI::IsMember({"allow", "deny"}))
+      ->type_name("POLICY");
   add("--leaf-ttl", texts.leaf_ttl_seconds,
       "Life of the certificates that this node issues to its workloads, in seconds")
       ->check(CLI::Range(2u, 365u * 24 * 3600))
@@ -265,6 +272,19 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       "workloads; 0: none is used again)");
   set->add_option("key=value", options.debug_values, "What to change")->required();
   debug->require_subcommand(1);
+  auto* intention = command(
+      "intention", "Say who may talk to whom; with --config-dir by files, else by the agent",
+      Command::Intention);
+  auto* check = intention->add_subcommand(
+      "check", "Print Allowed or Denied and what decided; exit status 0 or 1, 2 if nobody can say");
+  check->add_option("source", options.intention_source, "Service")->required();
+  check->add_option("destination", options.intention_destination, "Service")->required();
+  add_json(check);
+  auto* match = intention->add_subcommand(
+      "match", "List the intentions for a destination, the one that decides first");
+  match->add_option("destination", options.intention_destination, "Service")->required();
+  add_json(match);
+  intention->require_subcommand(1);
   identity::add_ca_commands(app, options.ca, [&options] { options.command = Command::Ca; });
   command("version", "Print the version", Command::Version);
 
@@ -273,6 +293,8 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& e) {
     return tl::unexpected(Exit{app.exit(e)});
   }
+  for (int i = 1; i < argc; ++i)
+    options.offline |= std::string_view(argv[i]).starts_with("--config-dir");
   auto status = convert(texts, options);
   // The guard can do with what is the mesh's.
   const bool needs_ranges = options.command == Command::Run ||

@@ -10,6 +10,7 @@
 #include "agent/base/address.h"
 #include "agent/base/log.h"
 #include "agent/identity/ca_commands.h"
+#include "agent/policy/policy.h"
 
 namespace mesh {
 
@@ -22,6 +23,7 @@ enum class Command {
   Guard,
   Debug,
   Ca,
+  Intention,
   Version
 };
 
@@ -41,8 +43,7 @@ struct Options {
   std::string identity_dir;  // of the built-in CA's node; empty: none
   std::string svid_dir;      // PEM files instead; empty: none
   std::string datacenter;
-  std::string dns_domain;
-  bool disable_dns = false;
+  policy::Verdict default_policy = policy::Verdict::Allow;
   std::chrono::seconds leaf_ttl{};
   bool disable_kernel_tls = false;
   std::chrono::milliseconds drain_timeout{30'000};
@@ -54,6 +55,9 @@ struct Options {
   bool json = false;                      // status, connections, preflight
   std::vector<std::string> debug_values;  // debug set: key=value
   identity::CaOptions ca;                 // ca
+  std::string intention_source;           // intention check; empty: match
+  std::string intention_destination;
+  bool offline = false;  // --config-dir on the command line: files answer, not the agent
 };
 
 // Takes the ranges as --node-cidr and checks them against the others; ranges of the mesh that lie
