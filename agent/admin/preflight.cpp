@@ -18,6 +18,7 @@
 #include "agent/admin/preflight_checks.h"
 #include "agent/base/unique_fd.h"
 #include "agent/bpf/probe.h"
+#include "agent/capture/sock_destroy.h"
 #include "ktls/handshake.h"
 #include "mesh/abi.h"
 
@@ -92,6 +93,16 @@ void add_trials(std::vector<Check>& checks) {
                       "services with mesh-acceleration = \"sockmap\" go by TCP",
                       "a kernel with CONFIG_FUNCTION_TRACER and DYNAMIC_FTRACE_WITH_DIRECT_CALLS, "
                       "without lockdown"});
+}
+
+void add_revocation(std::vector<Check>& checks) {
+  if (auto probed = capture::probe_sock_destroy(); probed)
+    checks.push_back({"ending connections", Verdict::Ok, "sock_diag ends sockets", "", ""});
+  else
+    checks.push_back({"ending connections", Verdict::Degraded, probed.error().what,
+                      "local connections outlive a change of intentions",
+                      "a kernel with CONFIG_INET_TCP_DIAG (module tcp_diag) and "
+                      "CONFIG_INET_DIAG_DESTROY, and CAP_NET_ADMIN"});
 }
 
 void add_kernel_tls(std::vector<Check>& checks) {
@@ -178,6 +189,7 @@ std::vector<Check> run_checks(const Options& options) {
   checks.push_back(check_pin_directory(options.pin_dir));
   add_cgroup(options, mounts, checks);
   add_trials(checks);
+  add_revocation(checks);
   add_kernel_tls(checks);
   checks.push_back(check_pid_namespace(roots));
   checks.push_back(check_network_namespace(roots));
