@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "tests/netns/mesh_test.h"
+#include "tests/netns/servers.h"
 #include "tests/support/must.h"
 
 namespace mesh::test {
@@ -119,18 +120,6 @@ class Accel : public MeshTest {
     const auto links =
         nlohmann::json::parse(server_->run({"ip", "-j", "-s", "link", "show", "eth0"}).out);
     return links.at(0).at("stats64").at("rx").at("bytes").get<double>();
-  }
-
-  Process start_redis() {
-    Process redis = server_->spawn({"redis-server", "--port", "6379", "--save", "",
-                                    "--protected-mode", "no", "--daemonize", "no", "--bind", "*"});
-    EXPECT_TRUE(eventually(
-        kSettle,
-        [&] {
-          return server_->run({"redis-cli", "ping"}).out == "PONG\n";
-        },
-        "redis answers"));
-    return redis;
   }
 
   std::string expect_ok(const std::vector<std::string>& argv) {

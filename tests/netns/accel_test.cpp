@@ -155,7 +155,7 @@ TEST_F(Accel, ResetsOfEitherSideLeaveNothing) {
 // redis-benchmark without keep-alive: a connection a request, and it never waits inside recv(2).
 TEST_F(Accel, ShortConnectionsLeaveNothing) {
   serve("tcp", 6379);
-  Process redis = start_redis();
+  Process redis = start_redis(*server_);
   const bool full = !in_vm() || std::getenv("MESH_LONG") != nullptr;
   const std::string count = full ? "20000" : "2000";
   const double before = redirected();
@@ -171,38 +171,12 @@ class AccelHttp : public Accel, public ::testing::WithParamInterface<const char*
 
 TEST_P(AccelHttp, NginxIsCountedExactlyAtBothEnds) {
   serve("http", 80);
-  const std::string directory = node().work_dir() + "/nginx";
-  must(make_directory(directory + "/html"), "nginx");
-  std::ofstream(directory + "/html/page") << std::string(900, 'p');
-  std::ofstream(directory + "/html/large") << std::string(3'000'000, 'l');
-  std::ofstream(directory + "/nginx.conf") << fmt::format(R"(
-daemon off;
-user root;
-worker_processes 1;
-pid {0}/pid;
-error_log {0}/error.log;
-events {{ worker_connections 512; }}
-http {{
-  access_log off;
-  sendfile {1};
-  client_body_temp_path {0}/body;
-  proxy_temp_path {0}/proxy;
-  fastcgi_temp_path {0}/fastcgi;
-  uwsgi_temp_path {0}/uwsgi;
-  scgi_temp_path {0}/scgi;
-  keepalive_requests 100000;
-  server {{ listen 80; root {0}/html; }}
-}}
-)",
-                                                          directory, GetParam());
-  Process nginx = server_->spawn({"nginx", "-c", directory + "/nginx.conf", "-p", directory});
-  ASSERT_TRUE(eventually(
-      kSettle,
-      [&] {
-        return run_client(*server_, "127.0.0.1", 80, {"--text", "GET / HTTP/1.0\r\n\r\n"})["ok"] ==
-               true;
-      },
-      "nginx listens"));
+  NginxOptions options;
+  options.servers = "server { listen 80; }";
+  options.more = "access_log off; sendfile " + std::string(GetParam()) + ";";
+  options.page = 900;
+  options.large = 3'000'000;
+  Process nginx = start_nginx(*server_, node().work_dir() + "/nginx", options);
   const double before = redirected();
   const std::string url = "http://" + vip4("app"), body = node().work_dir() + "/out";
   expect_ok({"curl", "-sS", "-o", body, url + "/page?[1-9]"});
@@ -242,7 +216,7 @@ INSTANTIATE_TEST_SUITE_P(Sendfile, AccelHttp, ::testing::Values("off", "on"),
 
 TEST_F(Accel, Redis) {
   serve("tcp", 6379);
-  Process redis = start_redis();
+  Process redis = start_redis(*server_);
   const std::string vip = vip4("app"), count = in_vm() ? "1000" : "10000";
   const double before = redirected();
   expect_ok(

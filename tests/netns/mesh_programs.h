@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/netns/servers.h"
 #include "tests/netns/two_nodes.h"
 #include "tests/support/must.h"
 
@@ -43,45 +44,14 @@ class MeshPrograms : public TwoNodes {
                              << result.describe();
     return result.out;
   }
-  void wait_served(std::uint16_t port) {
-    ASSERT_TRUE(eventually(
-        kSettle,
-        [&] {
-          return server_->run({"nc", "-z", "127.0.0.1", std::to_string(port)}).ok();
-        },
-        fmt::format("port {} is served", port)));
-  }
 
   Process start_nginx() {
-    const std::string directory = b_->work_dir() + "/nginx";
-    must(make_directory(directory + "/html"), "nginx");
-    std::ofstream(directory + "/html/page") << std::string(3000, 'p');
-    std::ofstream(directory + "/html/large") << std::string(large_, 'l');
-    std::ofstream(directory + "/nginx.conf") << fmt::format(R"(
-daemon off;
-user root;
-worker_processes 1;
-pid {0}/pid;
-error_log {0}/error.log;
-events {{ worker_connections 512; }}
-http {{
-  log_format who "$remote_addr $status $uri";
-  access_log {0}/access.log who;
-  client_body_temp_path {0}/body;
-  proxy_temp_path {0}/proxy;
-  fastcgi_temp_path {0}/fastcgi;
-  uwsgi_temp_path {0}/uwsgi;
-  scgi_temp_path {0}/scgi;
-  keepalive_requests 100000;
-  server {{ listen 80; listen [::]:80; root {0}/html; }}
-  server {{ listen 81 http2; root {0}/html; }}
-}}
-)",
-                                                            directory);
-    Process nginx = server_->spawn({"nginx", "-c", directory + "/nginx.conf", "-p", directory});
-    wait_served(80);
-    wait_served(81);
-    return nginx;
+    NginxOptions options;
+    options.servers = "server { listen 80; listen [::]:80; } server { listen 81 http2; }";
+    options.more = "log_format who \"$remote_addr $status $uri\"; access_log access.log who;";
+    options.large = large_;
+    options.ports = {80, 81};
+    return test::start_nginx(*server_, b_->work_dir() + "/nginx", options);
   }
   std::string access_log() {
     return must(read_file(b_->work_dir() + "/nginx/access.log"), "access log");

@@ -81,11 +81,8 @@ TEST_F(MeshPrograms, WrkAndH2load) {
 }
 
 TEST_F(MeshPrograms, RedisAndIperf3) {
-  Process redis =
-      server_->spawn({"redis-server", "--port", "6379", "--save", "", "--protected-mode", "no",
-                      "--daemonize", "no", "--bind", "*", "-::*"});
+  Process redis = start_redis(*server_);
   Process iperf = server_->spawn({"iperf3", "-s", "--forceflush"});
-  wait_served(6379);
   const auto& to = server_->addr4;
   const std::string out = expect_ok({"redis-benchmark", "-h", to, "-n", "3000", "-c", "10", "-P",
                                      "4", "-d", "500", "-t", "lpush,get", "--csv"});
@@ -120,7 +117,7 @@ TEST_F(MeshPrograms, PostgresKnowsItsClientByAddress) {
   Process postgres = server_->spawn(
       as_postgres({programs + "postgres", "-D", data, "-c", "listen_addresses=*", "-c", "fsync=off",
                    "-c", "unix_socket_directories=" + directory}));
-  wait_served(5432);
+  wait_listening(*server_, 5432);
   const auto& to = server_->addr4;
   const RunResult stranger =
       second_->run({programs + "psql", "-h", to, "-U", "postgres", "-c", "select 1"});
@@ -138,7 +135,7 @@ TEST_F(MeshPrograms, PostgresKnowsItsClientByAddress) {
 
 TEST_F(MeshPrograms, PythonThatBlocks) {
   Process server = server_->spawn({"/usr/bin/python3", "-c", kPythonEcho, "0.0.0.0", "7000"});
-  wait_served(7000);
+  wait_listening(*server_, 7000);
   std::vector<Process> clients;
   for (int i = 0; i < 4; ++i)
     clients.push_back(

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "tests/netns/mesh_test.h"
+#include "tests/netns/servers.h"
 #include "tests/support/must.h"
 
 namespace mesh::test {
@@ -33,46 +34,19 @@ class RealPrograms : public MeshTest {
   }
 
   Process start_nginx() {
-    const std::string directory = node().work_dir() + "/nginx";
-    must(make_directory(directory + "/html"), "nginx");
-    std::ofstream(directory + "/html/page") << std::string(3000, 'p');
-    std::ofstream(directory + "/html/large") << std::string(5'000'000, 'l');
-    std::ofstream(directory + "/nginx.conf") << fmt::format(R"(
-daemon off;
-user root;
-worker_processes 2;
-pid {0}/pid;
-error_log {0}/error.log;
-events {{ worker_connections 512; }}
-http {{
-  access_log {0}/access.log;
-  client_body_temp_path {0}/body;
-  proxy_temp_path {0}/proxy;
-  fastcgi_temp_path {0}/fastcgi;
-  uwsgi_temp_path {0}/uwsgi;
-  scgi_temp_path {0}/scgi;
-  keepalive_requests 100000;
-  server {{
+    NginxOptions options;
+    options.servers = R"(server {
     listen 80;
     listen 81;
     listen [::]:80;
     listen [::]:81;
-    root {0}/html;
-    location = /moved {{ return 302 /page; }}
-    location = /busy {{ return 503; }}
-  }}
-}}
-)",
-                                                            directory);
-    Process nginx = server_->spawn({"nginx", "-c", directory + "/nginx.conf", "-p", directory});
-    EXPECT_TRUE(eventually(
-        kSettle,
-        [&] {
-          return run_client(*server_, "127.0.0.1", 80,
-                            {"--text", "GET / HTTP/1.0\r\n\r\n"})["ok"] == true;
-        },
-        "nginx listens"));
-    return nginx;
+    location = /moved { return 302 /page; }
+    location = /busy { return 503; }
+  })";
+    options.more = "access_log access.log;";
+    options.workers = 2;
+    options.ports = {80, 81};
+    return test::start_nginx(*server_, node().work_dir() + "/nginx", options);
   }
 
   std::size_t access_log_lines(const std::string& containing) {
@@ -218,20 +192,10 @@ TEST_F(RealPrograms, WrkAndNginxAgreeWithTheMetrics) {
 
 TEST_F(RealPrograms, Redis) {
   serve("tcp", 6379, 6380);
-  Process redis =
-      server_->spawn({"redis-server", "--port", "6379", "--save", "", "--protected-mode", "no",
-                      "--daemonize", "no", "--bind", "*", "-::*"});
-  Process second =
-      server_->spawn({"redis-server", "--port", "6380", "--save", "", "--protected-mode", "no",
-                      "--daemonize", "no", "--bind", "*", "-::*"});
+  Process redis = start_redis(*server_);
+  Process second = start_redis(*server_, 6380);
   for (const std::string service : {"app", "relayed"}) {
     const std::string vip = vip6(service);
-    ASSERT_TRUE(eventually(
-        kSettle,
-        [&] {
-          return client_->run({"redis-cli", "-h", vip, "-p", "6379", "ping"}).out == "PONG\n";
-        },
-        "redis answers"));
     expect_ok({"redis-cli", "-h", vip, "-p", "6379", "flushall"});
     const std::string out = expect_ok({"redis-benchmark", "-h", vip, "-p", "6379", "-n", "3000",
                                        "-c", "10", "-P", "4", "-d", "500", "-t", "lpush", "--csv"});
