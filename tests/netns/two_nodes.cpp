@@ -33,7 +33,9 @@ Status send_datagram(const std::string& text) {
 
 CableCapture::CableCapture(const Node& at, const std::string& device, std::string file)
     : at_(&at), file_(std::move(file)) {
-  process_.emplace(at.host().spawn({"tcpdump", "-i", device, "-s", "0", "-B", "65536", "-U",
+  // Larger than any packet of a veth. Its ring keeps a power of two of bytes for each, so with
+  // tcpdump's own 262144 it would hold 128 packets and not 512.
+  process_.emplace(at.host().spawn({"tcpdump", "-i", device, "-s", "131000", "-B", "65536", "-U",
                                     "--immediate-mode", "-n", "-Z", "root", "-w", file_}));
   // It says so on stderr once it listens.
   require(eventually(
