@@ -83,7 +83,7 @@ class App {
   void beat();
   void await_signal();
   void begin_drain();
-  void on_config_errors(const std::vector<catalog::ConfigError>& errors);
+  void on_config_errors(const std::vector<syntax::ConfigError>& errors);
   [[nodiscard]] std::optional<std::string> not_ready() const;
   [[nodiscard]] std::vector<metrics::DegradedFeature> degraded();
   [[nodiscard]] admin::ReportSources sources();
@@ -271,11 +271,11 @@ Status App::start_catalog() {
             config_errors_.clear();
             controller_->on_catalog(std::move(catalog));
           },
-      .on_error = [this](std::vector<catalog::ConfigError> errors) { on_config_errors(errors); },
+      .on_error = [this](std::vector<syntax::ConfigError> errors) { on_config_errors(errors); },
   });
 }
 
-void App::on_config_errors(const std::vector<catalog::ConfigError>& errors) {
+void App::on_config_errors(const std::vector<syntax::ConfigError>& errors) {
   config_errors_.clear();
   for (const auto& error : errors) {
     config_errors_.push_back(error.to_string());

@@ -22,7 +22,7 @@ std::string lower_case(std::string_view text) {
 
 class Grouper {
  public:
-  Grouper(const Definitions& definitions, ErrorList& errors)
+  Grouper(const Definitions& definitions, syntax::ErrorList& errors)
       : definitions_(definitions), errors_(errors) {}
 
   // False when a limit was hit: there is no use in going on.
@@ -43,7 +43,8 @@ class Grouper {
     if (!new_id)
       error(d, d.id_at, ".id",
             fmt::format("id \"{}\" is taken {}: give each instance an id of its own",
-                        printable(d.instance.id), where(*same_id->second, same_id->second->id_at)));
+                        syntax::printable(d.instance.id),
+                        where(*same_id->second, same_id->second->id_at)));
 
     auto [same_port, new_port] = by_endpoint_.emplace(d.instance.endpoint().to_string(), &d);
     if (!new_port)
@@ -55,11 +56,12 @@ class Grouper {
   }
 
  private:
-  void error(const ServiceDefinition& d, Position at, std::string_view key, std::string what) {
+  void error(const ServiceDefinition& d, syntax::Position at, std::string_view key,
+             std::string what) {
     errors_.add({definitions_.files[d.file], at, fmt::format("{}{}", d.key, key), std::move(what)});
   }
 
-  [[nodiscard]] std::string where(const ServiceDefinition& d, Position at) const {
+  [[nodiscard]] std::string where(const ServiceDefinition& d, syntax::Position at) const {
     return fmt::format("at {}:{}:{}", definitions_.files[d.file], at.line, at.column);
   }
 
@@ -85,8 +87,9 @@ class Grouper {
             "mesh-inbound", "permissive");
   }
 
-  void differs(const ServiceDefinition& d, Position at, bool value, const ServiceDefinition& first,
-               Position first_at, bool first_value, std::string_view key, std::string_view on) {
+  void differs(const ServiceDefinition& d, syntax::Position at, bool value,
+               const ServiceDefinition& first, syntax::Position first_at, bool first_value,
+               std::string_view key, std::string_view on) {
     if (value == first_value) return;
     auto text = [&](bool is_on) { return fmt::format("{}\"{}\"", is_on ? "" : "not ", on); };
     error(d, at, fmt::format(".meta.{}", key),
@@ -95,7 +98,7 @@ class Grouper {
   }
 
   const Definitions& definitions_;
-  ErrorList& errors_;
+  syntax::ErrorList& errors_;
   std::size_t instances_ = 0;
   std::unordered_map<std::string, const ServiceDefinition*> by_name_;  // lower case
   std::unordered_map<std::string_view, const ServiceDefinition*> by_id_;
@@ -104,7 +107,7 @@ class Grouper {
 
 }  // namespace
 
-Catalog::Services group_services(Definitions definitions, ErrorList& errors) {
+Catalog::Services group_services(Definitions definitions, syntax::ErrorList& errors) {
   Grouper grouper(definitions, errors);
   for (const auto& definition : definitions.services)
     if (!grouper.check(definition)) break;

@@ -7,17 +7,17 @@
 #include <string>
 #include <vector>
 
-#include "agent/catalog/errors.h"
 #include "agent/catalog/model.h"
 #include "agent/catalog/service_json.h"
 #include "agent/catalog/vip.h"
+#include "agent/syntax/errors.h"
 
 namespace mesh::catalog {
 
 // Groups definitions by service. Reports ids and endpoints that are not unique, instances of one
 // service that disagree, names that differ only in case, and too many of anything. No VIPs yet.
 // Meaningful only if `errors` is empty afterwards.
-Catalog::Services group_services(Definitions definitions, ErrorList& errors);
+Catalog::Services group_services(Definitions definitions, syntax::ErrorList& errors);
 
 // What an agent was told about its own node: a catalog that contradicts it is refused.
 struct OwnNode {
@@ -28,7 +28,8 @@ struct OwnNode {
 
 // Reports names and addresses that are not unique, ranges that overlap, too many of anything, and
 // what contradicts `own` (if not null). Meaningful only if `errors` is empty afterwards.
-Catalog::Nodes group_nodes(const Definitions& definitions, const OwnNode* own, ErrorList& errors);
+Catalog::Nodes group_nodes(const Definitions& definitions, const OwnNode* own,
+                           syntax::ErrorList& errors);
 
 // Gives every service its VIPs and makes the snapshot.
 std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, Catalog::Nodes nodes,

@@ -22,7 +22,7 @@ struct Range {
 
 class NodeRules {
  public:
-  NodeRules(const Definitions& definitions, ErrorList& errors)
+  NodeRules(const Definitions& definitions, syntax::ErrorList& errors)
       : definitions_(definitions), errors_(errors) {}
 
   // False when a limit was hit: there is no use in going on.
@@ -112,19 +112,19 @@ class NodeRules {
     return text;
   }
 
-  void error(const NodeDefinition& d, Position at, std::string_view key, std::string what) {
+  void error(const NodeDefinition& d, syntax::Position at, std::string_view key, std::string what) {
     errors_.add({definitions_.files[d.file], at, fmt::format("{}{}", d.key, key), std::move(what)});
   }
   void error(const NodeDefinition& d, const Range& range, std::string what) {
     error(d, d.cidrs_at[range.index], fmt::format(".cidrs[{}]", range.index), std::move(what));
   }
 
-  [[nodiscard]] std::string where(const NodeDefinition& d, Position at) const {
+  [[nodiscard]] std::string where(const NodeDefinition& d, syntax::Position at) const {
     return fmt::format("at {}:{}:{}", definitions_.files[d.file], at.line, at.column);
   }
 
   const Definitions& definitions_;
-  ErrorList& errors_;
+  syntax::ErrorList& errors_;
   std::unordered_map<std::string, const NodeDefinition*> by_name_;  // lower case
   std::unordered_map<Address, const NodeDefinition*> by_address_;
   std::vector<Range> ranges_;
@@ -132,7 +132,8 @@ class NodeRules {
 
 }  // namespace
 
-Catalog::Nodes group_nodes(const Definitions& definitions, const OwnNode* own, ErrorList& errors) {
+Catalog::Nodes group_nodes(const Definitions& definitions, const OwnNode* own,
+                           syntax::ErrorList& errors) {
   NodeRules rules(definitions, errors);
   bool complete = true;
   for (const auto& definition : definitions.nodes)

@@ -9,7 +9,7 @@
 namespace mesh::catalog {
 
 CheckReport validate_files(const std::vector<std::string>& paths) {
-  ErrorList errors;
+  syntax::ErrorList errors;
   std::vector<std::string> files;
   for (const auto& path : paths) {
     std::error_code code;

@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "agent/catalog/errors.h"
+#include "agent/syntax/errors.h"
 
 namespace mesh::catalog {
 
 struct CheckReport {
-  std::vector<ConfigError> errors;  // empty: the files would be applied
+  std::vector<syntax::ConfigError> errors;  // empty: the files would be applied
   std::size_t services = 0;
   std::size_t instances = 0;
   std::size_t nodes = 0;

@@ -48,32 +48,34 @@ bool is_unicast(const Address& address) {
   return !(address.is_unset() || any4 || multicast || virtual4 || address.is_loopback());
 }
 
-void DefinitionReader::error(Position at, std::string key, std::string what) {
+void DefinitionReader::error(syntax::Position at, std::string key, std::string what) {
   errors_.add({file_name_, at, std::move(key), std::move(what)});
   ++found_;
 }
 
-void DefinitionReader::given_twice(const Member& member, Position first, std::string key) {
+void DefinitionReader::given_twice(const syntax::Member& member, syntax::Position first,
+                                   std::string key) {
   error(member.key_at, std::move(key),
         fmt::format("given twice, first at line {} column {}", first.line, first.column));
 }
 
-void DefinitionReader::wrong_type(const Value& value, std::string key, std::string_view expected) {
+void DefinitionReader::wrong_type(const syntax::Value& value, std::string key,
+                                  std::string_view expected) {
   error(value.at, std::move(key), fmt::format("expected {}, got {}", expected, value.describe()));
 }
 
 std::map<std::string, std::string> DefinitionReader::meta(
-    const Value& value, const std::string& path,
-    const std::function<void(const Member&, const std::string& key)>& on_mesh) {
+    const syntax::Value& value, const std::string& path,
+    const std::function<void(const syntax::Member&, const std::string& key)>& on_mesh) {
   std::map<std::string, std::string> out;
-  const auto* object = value.get<Object>();
+  const auto* object = value.get<syntax::Object>();
   if (object == nullptr || object->size() > kMaxMetaPairs) {
     wrong_type(value, path, "an object of at most 64 strings");
     return out;
   }
-  std::map<std::string_view, Position> seen;
+  std::map<std::string_view, syntax::Position> seen;
   for (const auto& member : *object) {
-    std::string key = fmt::format("{}.{}", path, printable(member.key));
+    std::string key = fmt::format("{}.{}", path, syntax::printable(member.key));
     auto [first, fresh] = seen.emplace(member.key, member.key_at);
     if (!fresh) {
       given_twice(member, first->second, std::move(key));

@@ -10,8 +10,8 @@
 #include <string_view>
 
 #include "agent/base/address.h"
-#include "agent/catalog/errors.h"
-#include "agent/catalog/json_reader.h"
+#include "agent/syntax/errors.h"
+#include "agent/syntax/value.h"
 
 namespace mesh::catalog {
 
@@ -26,22 +26,22 @@ bool is_unicast(const Address& address);
 // is its own.
 class DefinitionReader {
  protected:
-  DefinitionReader(std::string file, ErrorList& errors)
+  DefinitionReader(std::string file, syntax::ErrorList& errors)
       : file_name_(std::move(file)), errors_(errors) {}
 
-  void error(Position at, std::string key, std::string what);
-  void given_twice(const Member& member, Position first, std::string key);
-  void wrong_type(const Value& value, std::string key, std::string_view expected);
+  void error(syntax::Position at, std::string key, std::string what);
+  void given_twice(const syntax::Member& member, syntax::Position first, std::string key);
+  void wrong_type(const syntax::Value& value, std::string key, std::string_view expected);
   // The object of strings that Consul calls meta. `on_mesh` is called for keys that begin with
   // "mesh-", before they are kept.
   std::map<std::string, std::string> meta(
-      const Value& value, const std::string& path,
-      const std::function<void(const Member&, const std::string& key)>& on_mesh);
+      const syntax::Value& value, const std::string& path,
+      const std::function<void(const syntax::Member&, const std::string& key)>& on_mesh);
   [[nodiscard]] std::size_t found() const { return found_; }
 
  private:
   std::string file_name_;
-  ErrorList& errors_;
+  syntax::ErrorList& errors_;
   std::size_t found_ = 0;
 };
 

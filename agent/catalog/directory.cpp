@@ -224,7 +224,7 @@ class DirectorySource::Watcher : public std::enable_shared_from_this<Watcher> {
     if (auto handler = handlers_.on_catalog) handler(current_);
   }
 
-  void refuse(std::vector<ConfigError> errors) {
+  void refuse(std::vector<syntax::ConfigError> errors) {
     if (errors == errors_) return;
     errors_ = std::move(errors);
     ++stats_.refused;
@@ -248,7 +248,8 @@ class DirectorySource::Watcher : public std::enable_shared_from_this<Watcher> {
   unsigned unstable_ = 0;
   std::optional<Clock::time_point> first_event_;
   std::shared_ptr<const Catalog> current_;
-  std::vector<ConfigError> errors_;  // what on_error was last told; empty after a good state
+  std::vector<syntax::ConfigError>
+      errors_;  // what on_error was last told; empty after a good state
   std::optional<asio::thread_pool> worker_;
 };
 

@@ -20,7 +20,7 @@ DirectoryPass::Outcome DirectoryPass::run(bool forced) {
   std::vector<std::string> paths;
   paths.reserve(before->size());
   for (const auto& stamp : *before) paths.push_back(stamp.path);
-  ErrorList errors;
+  syntax::ErrorList errors;
   auto content = read_config_files(paths, own_ ? &*own_ : nullptr, errors);
 
   // Files of two generations must not be mixed, as when a symlink is swapped between two reads.

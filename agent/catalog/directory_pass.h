@@ -25,7 +25,7 @@ class DirectoryPass {
     };
     Kind kind = Kind::Unchanged;
     std::shared_ptr<const Catalog> catalog;
-    std::vector<ConfigError> errors;
+    std::vector<syntax::ConfigError> errors;
   };
 
   DirectoryPass(std::string directory, VipAllocator vips, std::optional<OwnNode> own)

@@ -9,7 +9,7 @@
 
 #include "agent/base/log.h"
 #include "agent/base/unique_fd.h"
-#include "agent/catalog/json_reader.h"
+#include "agent/syntax/value.h"
 
 namespace mesh::catalog {
 namespace {
@@ -53,7 +53,7 @@ Result<std::vector<FileStamp>> list_config_files(const std::string& directory) {
   for (; !code && it != std::filesystem::directory_iterator(); it.increment(code)) {
     std::string name = it->path().filename().string();
     if (!is_config_name(name)) {
-      log::debug("{}: ignored, not a *.json file", printable(it->path().string()));
+      log::debug("{}: ignored, not a *.json file", syntax::printable(it->path().string()));
       continue;
     }
     FileStamp stamp;
@@ -61,7 +61,7 @@ Result<std::vector<FileStamp>> list_config_files(const std::string& directory) {
     struct stat st {};
     if (::stat(stamp.path.c_str(), &st) == 0) {
       if (S_ISDIR(st.st_mode)) {
-        log::debug("{}: ignored, a directory", printable(stamp.path));
+        log::debug("{}: ignored, a directory", syntax::printable(stamp.path));
         continue;
       }
       stamp.device = st.st_dev;
@@ -80,11 +80,11 @@ Result<std::vector<FileStamp>> list_config_files(const std::string& directory) {
 }
 
 ConfigContent read_config_files(const std::vector<std::string>& paths, const OwnNode* own,
-                                ErrorList& errors) {
+                                syntax::ErrorList& errors) {
   Definitions definitions;
   std::size_t total = 0;
   for (const auto& path : paths) {
-    auto text = read_file(path, kMaxFileBytes);
+    auto text = read_file(path, syntax::kMaxFileBytes);
     if (!text) {
       errors.add({path, {}, {}, std::move(text.error().what)});
       continue;

@@ -9,7 +9,7 @@
 
 #include "agent/base/result.h"
 #include "agent/catalog/assemble.h"
-#include "agent/catalog/errors.h"
+#include "agent/syntax/errors.h"
 
 namespace mesh::catalog {
 
@@ -39,6 +39,6 @@ struct ConfigContent {
 // Reads and checks all files together, also against `own` if it is not null. Meaningful only if
 // `errors` is empty afterwards. `label` of a file in errors is its path.
 ConfigContent read_config_files(const std::vector<std::string>& paths, const OwnNode* own,
-                                ErrorList& errors);
+                                syntax::ErrorList& errors);
 
 }  // namespace mesh::catalog

@@ -41,27 +41,28 @@ bool is_workload_range(const Cidr& cidr) {
 
 class Decoder : DefinitionReader {
  public:
-  Decoder(const std::string& file_name, ErrorList& errors) : DefinitionReader(file_name, errors) {}
+  Decoder(const std::string& file_name, syntax::ErrorList& errors)
+      : DefinitionReader(file_name, errors) {}
 
   // False if anything is wrong with it.
-  bool read(const Value& value, const std::string& path, NodeDefinition& out) {
-    const auto* object = value.get<Object>();
+  bool read(const syntax::Value& value, const std::string& path, NodeDefinition& out) {
+    const auto* object = value.get<syntax::Object>();
     if (object == nullptr) {
       wrong_type(value, path, "a node definition (an object)");
       return false;
     }
     out.key = path;
     out.at = out.name_at = out.address_at = value.at;
-    std::array<const Member*, kKeys> seen{};
+    std::array<const syntax::Member*, kKeys> seen{};
     for (const auto& member : *object) {
-      std::string key = fmt::format("{}.{}", path, printable(member.key));
+      std::string key = fmt::format("{}.{}", path, syntax::printable(member.key));
       auto spelling = std::find_if(kNodeKeys.begin(), kNodeKeys.end(),
                                    [&](const Spelling& s) { return s.text == member.key; });
       if (spelling == kNodeKeys.end()) {
         error(member.key_at, std::move(key), "unknown key: expected name, address, cidrs or meta");
         continue;
       }
-      const Member*& slot = seen[static_cast<std::size_t>(spelling->key)];
+      const syntax::Member*& slot = seen[static_cast<std::size_t>(spelling->key)];
       if (slot != nullptr)
         given_twice(member, slot->key_at, std::move(key));
       else
@@ -77,8 +78,8 @@ class Decoder : DefinitionReader {
   }
 
  private:
-  void field(Key key, const Member& member, const std::string& path, NodeDefinition& out) {
-    const Value& value = member.value;
+  void field(Key key, const syntax::Member& member, const std::string& path, NodeDefinition& out) {
+    const syntax::Value& value = member.value;
     switch (key) {
       case Key::Name:
         return name(value, path, out);
@@ -87,13 +88,14 @@ class Decoder : DefinitionReader {
       case Key::Cidrs:
         return cidrs(value, path, out);
       case Key::Meta:
-        out.node.meta = meta(value, path, [&](const Member& unknown, const std::string& at) {
-          error(unknown.key_at, at, "unknown switch: there is none for nodes");
-        });
+        out.node.meta =
+            meta(value, path, [&](const syntax::Member& unknown, const std::string& at) {
+              error(unknown.key_at, at, "unknown switch: there is none for nodes");
+            });
     }
   }
 
-  void name(const Value& value, const std::string& path, NodeDefinition& out) {
+  void name(const syntax::Value& value, const std::string& path, NodeDefinition& out) {
     const auto* text = value.get<std::string>();
     if (text == nullptr || !is_name(*text)) {
       wrong_type(
@@ -106,7 +108,7 @@ class Decoder : DefinitionReader {
     out.name_at = value.at;
   }
 
-  void address(const Value& value, const std::string& path, NodeDefinition& out) {
+  void address(const syntax::Value& value, const std::string& path, NodeDefinition& out) {
     const auto* text = value.get<std::string>();
     auto parsed = text != nullptr ? Address::parse(*text) : Result<Address>(fail("not a string"));
     if (!parsed || !is_unicast(*parsed)) {
@@ -119,21 +121,21 @@ class Decoder : DefinitionReader {
     out.address_at = value.at;
   }
 
-  void cidrs(const Value& value, const std::string& path, NodeDefinition& out) {
-    const auto* array = value.get<Array>();
+  void cidrs(const syntax::Value& value, const std::string& path, NodeDefinition& out) {
+    const auto* array = value.get<syntax::Array>();
     if (array == nullptr || array->empty() || array->size() > kMaxCidrs) {
       wrong_type(value, path, "an array of 1 to 64 address ranges");
       return;
     }
     for (std::size_t i = 0; i < array->size(); ++i) {
-      const Value& element = (*array)[i];
+      const syntax::Value& element = (*array)[i];
       std::string key = fmt::format("{}[{}]", path, i);
       const auto* text = element.get<std::string>();
       if (text == nullptr) {
         wrong_type(element, std::move(key), "an address range, as in \"10.0.1.0/24\"");
         continue;
       }
-      auto cidr = Cidr::parse(printable(*text));
+      auto cidr = Cidr::parse(syntax::printable(*text));
       if (!cidr) {
         error(element.at, std::move(key), std::move(cidr.error().what));
         continue;
@@ -152,9 +154,9 @@ class Decoder : DefinitionReader {
 
 }  // namespace
 
-void read_node_definition(const Value& value, const std::string& path, std::uint32_t file,
+void read_node_definition(const syntax::Value& value, const std::string& path, std::uint32_t file,
                           const std::string& file_name, std::vector<NodeDefinition>& out,
-                          ErrorList& errors) {
+                          syntax::ErrorList& errors) {
   NodeDefinition definition;
   definition.file = file;
   if (Decoder(file_name, errors).read(value, path, definition))

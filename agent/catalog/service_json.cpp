@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "agent/catalog/definition_reader.h"
-#include "agent/catalog/json_reader.h"
+#include "agent/syntax/json.h"
 
 namespace mesh::catalog {
 namespace {
@@ -84,14 +84,14 @@ constexpr std::string_view kInboundKey = "mesh-inbound";
 // Decodes one file.
 class Decoder : DefinitionReader {
  public:
-  Decoder(Definitions& out, ErrorList& errors)
+  Decoder(Definitions& out, syntax::ErrorList& errors)
       : DefinitionReader(out.files.back(), errors),
         out_(out),
         errors_(errors),
         file_(static_cast<std::uint32_t>(out.files.size() - 1)) {}
 
-  void file(const Value& root) {
-    const auto* object = root.get<Object>();
+  void file(const syntax::Value& root) {
+    const auto* object = root.get<syntax::Object>();
     if (object == nullptr) {
       error(root.at, "",
             fmt::format("expected an object with {}, got {}", kRoots, root.describe()));
@@ -99,7 +99,7 @@ class Decoder : DefinitionReader {
     }
     struct Root {
       std::string_view lower, upper;
-      const Member* member = nullptr;
+      const syntax::Member* member = nullptr;
     };
     std::array roots{Root{"service", "Service"}, Root{"services", "Services"}, Root{"node", "Node"},
                      Root{"nodes", "Nodes"}};
@@ -108,29 +108,30 @@ class Decoder : DefinitionReader {
         return member.key == r.lower || member.key == r.upper;
       });
       if (root_of == roots.end())
-        error(member.key_at, printable(member.key),
+        error(member.key_at, syntax::printable(member.key),
               fmt::format("unknown key: expected {}", kRoots));
       else if (root_of->member != nullptr)
-        given_twice(member, root_of->member->key_at, printable(member.key));
+        given_twice(member, root_of->member->key_at, syntax::printable(member.key));
       else
         root_of->member = &member;
     }
     const bool any_error = found() != 0;
-    if (const Member* m = roots[0].member) service(m->value, m->key);
-    if (const Member* m = roots[1].member)
-      each(*m, "service", [&](const Value& v, const std::string& path) { service(v, path); });
-    if (const Member* m = roots[2].member) node(m->value, m->key);
-    if (const Member* m = roots[3].member)
-      each(*m, "node", [&](const Value& v, const std::string& path) { node(v, path); });
+    if (const syntax::Member* m = roots[0].member) service(m->value, m->key);
+    if (const syntax::Member* m = roots[1].member)
+      each(*m, "service",
+           [&](const syntax::Value& v, const std::string& path) { service(v, path); });
+    if (const syntax::Member* m = roots[2].member) node(m->value, m->key);
+    if (const syntax::Member* m = roots[3].member)
+      each(*m, "node", [&](const syntax::Value& v, const std::string& path) { node(v, path); });
     if (!any_error &&
         std::all_of(roots.begin(), roots.end(), [](const Root& r) { return r.member == nullptr; }))
       error(root.at, "", fmt::format("expected {}", kRoots));
   }
 
  private:
-  void each(const Member& list, std::string_view what,
-            const std::function<void(const Value&, const std::string&)>& read) {
-    const auto* array = list.value.get<Array>();
+  void each(const syntax::Member& list, std::string_view what,
+            const std::function<void(const syntax::Value&, const std::string&)>& read) {
+    const auto* array = list.value.get<syntax::Array>();
     if (array == nullptr) {
       wrong_type(list.value, list.key, fmt::format("an array of {} definitions", what));
       return;
@@ -139,12 +140,12 @@ class Decoder : DefinitionReader {
       read((*array)[i], fmt::format("{}[{}]", list.key, i));
   }
 
-  void node(const Value& value, const std::string& path) {
+  void node(const syntax::Value& value, const std::string& path) {
     read_node_definition(value, path, file_, out_.files[file_], out_.nodes, errors_);
   }
 
-  void service(const Value& value, const std::string& path) {
-    const auto* object = value.get<Object>();
+  void service(const syntax::Value& value, const std::string& path) {
+    const auto* object = value.get<syntax::Object>();
     if (object == nullptr) {
       wrong_type(value, path, "a service definition (an object)");
       return;
@@ -157,16 +158,16 @@ class Decoder : DefinitionReader {
     definition.protocol_at = definition.path_at = value.at;
     definition.acceleration_at = definition.inbound_at = value.at;
 
-    std::array<const Member*, kKeys> seen{};
+    std::array<const syntax::Member*, kKeys> seen{};
     for (const auto& member : *object) {
-      std::string key = fmt::format("{}.{}", path, printable(member.key));
+      std::string key = fmt::format("{}.{}", path, syntax::printable(member.key));
       auto spelling = std::find_if(kServiceKeys.begin(), kServiceKeys.end(),
                                    [&](const Spelling& s) { return s.text == member.key; });
       if (spelling == kServiceKeys.end()) {
         unknown_key(member, std::move(key));
         continue;
       }
-      const Member*& slot = seen[static_cast<std::size_t>(spelling->key)];
+      const syntax::Member*& slot = seen[static_cast<std::size_t>(spelling->key)];
       if (slot != nullptr)
         given_twice(member, slot->key_at, std::move(key));
       else
@@ -180,7 +181,7 @@ class Decoder : DefinitionReader {
             "'address' is required: the IP address of the workload; there is no node address to "
             "fall back on");
     if (given(Key::Port) == nullptr) error(value.at, path, "'port' is required");
-    if (const Member* alias = given(Key::Path))
+    if (const syntax::Member* alias = given(Key::Path))
       if (definition.instance.meta.contains(std::string(kPathKey)))
         error(alias->key_at, fmt::format("{}.{}", path, alias->key),
               fmt::format("given twice: as '{}' and as '{}' in meta", alias->key, kPathKey));
@@ -192,7 +193,7 @@ class Decoder : DefinitionReader {
     out_.services.push_back(std::move(definition));
   }
 
-  void unknown_key(const Member& member, std::string key) {
+  void unknown_key(const syntax::Member& member, std::string key) {
     bool consul =
         std::find(kConsulKeys.begin(), kConsulKeys.end(), member.key) != kConsulKeys.end();
     error(member.key_at, std::move(key),
@@ -200,8 +201,9 @@ class Decoder : DefinitionReader {
                  : "unknown key: expected id, name, address, port, protocol, tags, meta or path");
   }
 
-  void field(Key key, const Member& member, const std::string& path, ServiceDefinition& out) {
-    const Value& value = member.value;
+  void field(Key key, const syntax::Member& member, const std::string& path,
+             ServiceDefinition& out) {
+    const syntax::Value& value = member.value;
     switch (key) {
       case Key::Name:
         return name(value, path, out);
@@ -216,16 +218,16 @@ class Decoder : DefinitionReader {
       case Key::Tags:
         return tags(value, path, out);
       case Key::Meta:
-        out.instance.meta = meta(value, path, [&](const Member& m, const std::string& where) {
-          mesh_switch(m, where, out);
-        });
+        out.instance.meta = meta(
+            value, path,
+            [&](const syntax::Member& m, const std::string& where) { mesh_switch(m, where, out); });
         return;
       case Key::Path:
         return mesh_path(value, path, out);
     }
   }
 
-  void name(const Value& value, const std::string& path, ServiceDefinition& out) {
+  void name(const syntax::Value& value, const std::string& path, ServiceDefinition& out) {
     const auto* text = value.get<std::string>();
     if (text == nullptr || !is_service_name(*text)) {
       wrong_type(
@@ -238,7 +240,7 @@ class Decoder : DefinitionReader {
     out.name_at = value.at;
   }
 
-  void id(const Value& value, const std::string& path, ServiceDefinition& out) {
+  void id(const syntax::Value& value, const std::string& path, ServiceDefinition& out) {
     const auto* text = value.get<std::string>();
     if (text == nullptr || text->empty() || text->size() > kMaxIdBytes || has_control(*text)) {
       wrong_type(value, path, "a string of 1 to 255 bytes without control characters");
@@ -248,7 +250,7 @@ class Decoder : DefinitionReader {
     out.id_at = value.at;
   }
 
-  void address(const Value& value, const std::string& path, ServiceDefinition& out) {
+  void address(const syntax::Value& value, const std::string& path, ServiceDefinition& out) {
     const auto* text = value.get<std::string>();
     auto parsed = text != nullptr ? Address::parse(*text) : Result<Address>(fail("not a string"));
     if (!parsed) {
@@ -265,7 +267,7 @@ class Decoder : DefinitionReader {
     out.address_at = value.at;
   }
 
-  void port(const Value& value, const std::string& path, ServiceDefinition& out) {
+  void port(const syntax::Value& value, const std::string& path, ServiceDefinition& out) {
     const auto* number = value.get<std::int64_t>();
     if (number == nullptr || *number < 1 || *number > 65535) {
       wrong_type(value, path, "an integer from 1 to 65535");
@@ -278,7 +280,7 @@ class Decoder : DefinitionReader {
     out.instance.port = static_cast<std::uint16_t>(*number);
   }
 
-  void protocol(const Value& value, const std::string& path, ServiceDefinition& out) {
+  void protocol(const syntax::Value& value, const std::string& path, ServiceDefinition& out) {
     const auto* text = value.get<std::string>();
     for (auto candidate : {Protocol::Tcp, Protocol::Http, Protocol::Http2, Protocol::Grpc}) {
       if (text != nullptr && *text == to_string(candidate)) {
@@ -290,8 +292,8 @@ class Decoder : DefinitionReader {
     wrong_type(value, path, "\"tcp\", \"http\", \"http2\" or \"grpc\"");
   }
 
-  void tags(const Value& value, const std::string& path, ServiceDefinition& out) {
-    const auto* array = value.get<Array>();
+  void tags(const syntax::Value& value, const std::string& path, ServiceDefinition& out) {
+    const auto* array = value.get<syntax::Array>();
     if (array == nullptr || array->size() > kMaxTags) {
       wrong_type(value, path, "an array of at most 64 strings");
       return;
@@ -306,7 +308,7 @@ class Decoder : DefinitionReader {
     }
   }
 
-  void mesh_switch(const Member& member, const std::string& key, ServiceDefinition& out) {
+  void mesh_switch(const syntax::Member& member, const std::string& key, ServiceDefinition& out) {
     if (member.key == kPathKey) return mesh_path(member.value, key, out);
     if (member.key == kAccelerationKey)
       return one_of(member.value, key, "sockmap", "none", out.flags.sockmap, out.acceleration_at);
@@ -317,7 +319,7 @@ class Decoder : DefinitionReader {
           "unknown switch: expected mesh-path, mesh-acceleration or mesh-inbound");
   }
 
-  void mesh_path(const Value& value, const std::string& key, ServiceDefinition& out) {
+  void mesh_path(const syntax::Value& value, const std::string& key, ServiceDefinition& out) {
     const auto* text = value.get<std::string>();
     if (text == nullptr || *text != "twoleg") {
       wrong_type(value, key, "\"twoleg\" (leave the key out for the default)");
@@ -327,8 +329,8 @@ class Decoder : DefinitionReader {
     out.path_at = value.at;
   }
 
-  void one_of(const Value& value, const std::string& key, std::string_view on, std::string_view off,
-              bool& flag, Position& at) {
+  void one_of(const syntax::Value& value, const std::string& key, std::string_view on,
+              std::string_view off, bool& flag, syntax::Position& at) {
     const auto* text = value.get<std::string>();
     if (text == nullptr || (*text != on && *text != off)) {
       wrong_type(value, key, fmt::format("\"{}\" or \"{}\"", on, off));
@@ -339,7 +341,7 @@ class Decoder : DefinitionReader {
   }
 
   Definitions& out_;
-  ErrorList& errors_;
+  syntax::ErrorList& errors_;
   std::uint32_t file_;
 };
 
@@ -348,8 +350,8 @@ class Decoder : DefinitionReader {
 bool is_service_name(std::string_view name) { return is_name(name); }
 
 void read_service_definitions(std::string file, std::string_view text, Definitions& out,
-                              ErrorList& errors) {
-  auto root = read_json(text);
+                              syntax::ErrorList& errors) {
+  auto root = syntax::read_json(text);
   if (!root) {
     errors.add({std::move(file), root.error().at, {}, std::move(root.error().what)});
     return;

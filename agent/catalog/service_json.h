@@ -9,9 +9,9 @@
 #include <string_view>
 #include <vector>
 
-#include "agent/catalog/errors.h"
 #include "agent/catalog/model.h"
 #include "agent/catalog/node_json.h"
+#include "agent/syntax/errors.h"
 
 namespace mesh::catalog {
 
@@ -25,14 +25,14 @@ struct ServiceDefinition {
 
   std::uint32_t file = 0;  // index into Definitions::files
   std::string key;         // "service" or "services[3]"
-  Position at;
-  Position name_at;
-  Position id_at;
-  Position address_at;
-  Position protocol_at;
-  Position path_at;
-  Position acceleration_at;
-  Position inbound_at;
+  syntax::Position at;
+  syntax::Position name_at;
+  syntax::Position id_at;
+  syntax::Position address_at;
+  syntax::Position protocol_at;
+  syntax::Position path_at;
+  syntax::Position acceleration_at;
+  syntax::Position inbound_at;
 };
 
 struct Definitions {
@@ -43,7 +43,7 @@ struct Definitions {
 
 // Appends the valid definitions of one file to `out` and what is wrong with the others to `errors`.
 void read_service_definitions(std::string file, std::string_view text, Definitions& out,
-                              ErrorList& errors);
+                              syntax::ErrorList& errors);
 
 // [a-zA-Z0-9][-_.a-zA-Z0-9]*, 1 to 63 characters.
 bool is_service_name(std::string_view name);

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "agent/base/result.h"
-#include "agent/catalog/errors.h"
 #include "agent/catalog/model.h"
+#include "agent/syntax/errors.h"
 
 namespace mesh::catalog {
 
@@ -22,7 +22,7 @@ class CatalogSource {
     std::function<void(std::shared_ptr<const Catalog>)> on_catalog;
     // The source's present state is refused or cannot be read; the last catalog stays in force. Not
     // called again for the same errors.
-    std::function<void(std::vector<ConfigError>)> on_error;
+    std::function<void(std::vector<syntax::ConfigError>)> on_error;
   };
 
   virtual ~CatalogSource() = default;

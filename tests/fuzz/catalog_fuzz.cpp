@@ -7,12 +7,13 @@
 #include <string_view>
 
 #include "agent/catalog/assemble.h"
-#include "agent/catalog/json_reader.h"
 #include "agent/catalog/service_json.h"
+#include "agent/syntax/json.h"
 
 namespace {
 
 using namespace mesh::catalog;
+using namespace mesh::syntax;
 
 void require(bool condition, const char* what) {
   if (condition) return;

@@ -16,7 +16,7 @@ struct File {
 
 std::vector<std::string> errors_of(const std::vector<File>& files) {
   Definitions definitions;
-  ErrorList errors;
+  syntax::ErrorList errors;
   for (const auto& file : files)
     read_service_definitions(file.name, file.text, definitions, errors);
   (void)group_services(std::move(definitions), errors);
@@ -27,7 +27,7 @@ std::vector<std::string> errors_of(const std::vector<File>& files) {
 
 std::shared_ptr<const Catalog> catalog_of(std::string_view text) {
   Definitions definitions;
-  ErrorList errors;
+  syntax::ErrorList errors;
   read_service_definitions("f.json", text, definitions, errors);
   auto services = group_services(std::move(definitions), errors);
   EXPECT_TRUE(errors.empty());
@@ -116,7 +116,7 @@ TEST(Assemble, BoundsServicesAndInstances) {
     definitions.files.push_back("f.json");
     for (std::size_t i = 0; i < instances; ++i)
       definitions.services.push_back(numbered(i % services, i));
-    ErrorList errors;
+    syntax::ErrorList errors;
     auto grouped = group_services(std::move(definitions), errors);
     auto list = errors.take();
     EXPECT_EQ(grouped.size(), list.empty() ? services : 0u);

@@ -9,7 +9,7 @@
 #include <fmt/format.h>
 
 #include "agent/catalog/files.h"
-#include "agent/catalog/json_reader.h"
+#include "agent/syntax/json.h"
 #include "tests/unit/catalog/temp_dir.h"
 
 namespace mesh::catalog {
@@ -66,7 +66,7 @@ TEST(Check, WhatCannotBeRead) {
 TEST(Check, BoundsFileSizeAndTotal) {
   TempDir dir;
   std::string big = "{\"services\": []}";
-  big.resize(kMaxFileBytes, ' ');
+  big.resize(syntax::kMaxFileBytes, ' ');
   dir.write("big.json", big);
   EXPECT_TRUE(validate_files({dir.path("big.json")}).errors.empty());
   std::vector<std::string> nine(9, dir.path("big.json"));

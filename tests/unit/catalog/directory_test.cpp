@@ -44,7 +44,7 @@ class DirectoryTest : public ::testing::Test {
               catalog_ = std::move(catalog);
             },
         .on_error =
-            [this](std::vector<ConfigError> errors) {
+            [this](std::vector<syntax::ConfigError> errors) {
               ++errors_;
               last_errors_ = std::move(errors);
             },
@@ -84,7 +84,7 @@ class DirectoryTest : public ::testing::Test {
   boost::asio::io_context io_;
   std::optional<DirectorySource> source_;
   std::shared_ptr<const Catalog> catalog_;
-  std::vector<ConfigError> last_errors_;
+  std::vector<syntax::ConfigError> last_errors_;
   int catalogs_ = 0;
   int errors_ = 0;
 };
@@ -173,7 +173,7 @@ TEST_F(DirectoryTest, AHalfWrittenFileKeepsTheLastGoodState) {
   until([&] { return errors_ == 1; }, "the parse error");
   ASSERT_EQ(last_errors_.size(), 1u);
   EXPECT_EQ(last_errors_[0].file, in("b.json"));
-  EXPECT_EQ(last_errors_[0].at, (Position{1, 21}));  // where the file ends
+  EXPECT_EQ(last_errors_[0].at, (syntax::Position{1, 21}));  // where the file ends
   EXPECT_EQ(catalog_, before);
 
   // The writer goes on without closing.

@@ -23,7 +23,7 @@ struct Read {
 
 Read read(const std::vector<std::string>& files, const OwnNode* own = nullptr) {
   Definitions definitions;
-  ErrorList errors;
+  syntax::ErrorList errors;
   for (std::size_t i = 0; i < files.size(); ++i)
     read_service_definitions(fmt::format("{}.json", static_cast<char>('a' + i)), files[i],
                              definitions, errors);

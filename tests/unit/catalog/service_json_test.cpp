@@ -16,7 +16,7 @@ struct Read {
 
 Read read(std::string_view text) {
   Read result;
-  ErrorList errors;
+  syntax::ErrorList errors;
   read_service_definitions("f.json", text, result.definitions, errors);
   for (const auto& error : errors.take()) result.errors.push_back(error.to_string());
   return result;
@@ -294,14 +294,14 @@ TEST(ServiceJson, ListsEveryErrorOfAFileAndKeepsTheGoodDefinitions) {
                 fmt::format("f.json:4:17: services[2].addres: {}", kUnknown)}));
   ASSERT_EQ(result.definitions.services.size(), 1u);
   EXPECT_EQ(result.definitions.services[0].name, "b");
-  EXPECT_EQ(result.definitions.services[0].address_at, (Position{3, 28}));
+  EXPECT_EQ(result.definitions.services[0].address_at, (syntax::Position{3, 28}));
 }
 
 TEST(ServiceJson, CountsErrorsBeyondTheBound) {
   std::string text = "{\"services\": [";
   for (int i = 0; i < 60; ++i) text += i == 0 ? "1" : ",1";
   auto result = read(text + "]}");
-  ASSERT_EQ(result.errors.size(), ErrorList::kMaxErrors + 1);
+  ASSERT_EQ(result.errors.size(), syntax::ErrorList::kMaxErrors + 1);
   EXPECT_EQ(result.errors.back(), "and 10 more errors");
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Positions, encoding and bounds of the JSON reader.
-#include "agent/catalog/json_reader.h"
+#include "agent/syntax/json.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-namespace mesh::catalog {
+namespace mesh::syntax {
 namespace {
 
 std::string error_of(std::string_view text) {
@@ -177,4 +177,4 @@ TEST(JsonReader, HoldsIntegersExactly) {
 }
 
 }  // namespace
-}  // namespace mesh::catalog
+}  // namespace mesh::syntax

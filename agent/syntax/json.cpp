@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/catalog/json_reader.h"
+#include "agent/syntax/json.h"
 
 #include <fmt/format.h>
 
@@ -9,76 +9,10 @@
 #include <optional>
 #include <utility>
 
-namespace mesh::catalog {
+#include "agent/syntax/text.h"
+
+namespace mesh::syntax {
 namespace {
-
-constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
-
-bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
-
-// Turns rising byte offsets into positions; each byte is looked at once.
-class Locator {
- public:
-  explicit Locator(std::string_view text) : text_(text) {}
-
-  Position to(std::size_t offset) {
-    offset = std::min(offset, text_.size());
-    for (; offset_ < offset; ++offset_) {
-      if (text_[offset_] == '\n') {
-        ++at_.line;
-        at_.column = 1;
-      } else if (!is_continuation(text_[offset_])) {
-        ++at_.column;
-      }
-    }
-    return at_;
-  }
-
- private:
-  std::string_view text_;
-  std::size_t offset_ = 0;
-  Position at_{1, 1};
-};
-
-// Length of the well-formed UTF-8 sequence at `offset` (Unicode table 3-7), 0 if there is none.
-std::size_t utf8_length(std::string_view text, std::size_t offset) {
-  auto byte = [&](std::size_t i) -> unsigned {
-    return offset + i < text.size() ? static_cast<unsigned char>(text[offset + i]) : 0u;
-  };
-  auto in = [&](std::size_t i, unsigned low, unsigned high) {
-    return byte(i) >= low && byte(i) <= high;
-  };
-  auto tail = [&](std::size_t i) { return in(i, 0x80, 0xbf); };
-  unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  if (first >= 0xc2 && first <= 0xdf) return tail(1) ? 2 : 0;
-  if (first >= 0xe0 && first <= 0xef) {
-    unsigned low = first == 0xe0 ? 0xa0 : 0x80;
-    unsigned high = first == 0xed ? 0x9f : 0xbf;
-    return in(1, low, high) && tail(2) ? 3 : 0;
-  }
-  if (first >= 0xf0 && first <= 0xf4) {
-    unsigned low = first == 0xf0 ? 0x90 : 0x80;
-    unsigned high = first == 0xf4 ? 0x8f : 0xbf;
-    return in(1, low, high) && tail(2) && tail(3) ? 4 : 0;
-  }
-  return 0;
-}
-
-// nlohmann's lexer takes a NUL byte for the end of the input, and checks UTF-8 only inside strings.
-std::optional<JsonError> check_encoding(std::string_view text) {
-  for (std::size_t offset = 0; offset < text.size();) {
-    std::size_t length = utf8_length(text, offset);
-    if (length == 0 || text[offset] == '\0') {
-      return JsonError{Locator(text).to(offset),
-                       length == 0 ? fmt::format("not UTF-8: byte 0x{:02x}",
-                                                 static_cast<unsigned char>(text[offset]))
-                                   : "a NUL byte is not allowed"};
-    }
-    offset += length;
-  }
-  return std::nullopt;
-}
 
 // Builds the tree. The parser reports tokens but not where they are, so this walks the text in step
 // with it: every event but a parse error is exactly one token, and only blanks, ',' and ':' lie
@@ -132,11 +66,11 @@ class TreeBuilder final : public nlohmann::json_sax<nlohmann::json> {
     if (what.find("invalid string") == std::string_view::npos ||
         what.find("missing closing quote") != std::string_view::npos)
       offset = token_before(read);
-    error_ = JsonError{locator_.to(offset), fmt::format("not valid JSON: {}", bounded(what))};
+    error_ = SyntaxError{locator_.to(offset), fmt::format("not valid JSON: {}", bounded(what))};
     return false;
   }
 
-  tl::expected<Value, JsonError> take() {
+  tl::expected<Value, SyntaxError> take() {
     if (error_) return tl::unexpected(std::move(*error_));
     return std::move(root_);
   }
@@ -195,7 +129,7 @@ class TreeBuilder final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool refuse(Position at, std::string_view what) {
-    error_ = JsonError{at, std::string(what)};
+    error_ = SyntaxError{at, std::string(what)};
     return false;
   }
 
@@ -253,34 +187,17 @@ class TreeBuilder final : public nlohmann::json_sax<nlohmann::json> {
   std::size_t values_ = 0;
   Value root_;
   std::vector<Value*> open_;
-  std::optional<JsonError> error_;
+  std::optional<SyntaxError> error_;
 };
 
 }  // namespace
 
-std::string Value::describe() const {
-  if (const auto* flag = get<bool>()) return *flag ? "true" : "false";
-  if (const auto* integer = get<std::int64_t>()) return fmt::format("{}", *integer);
-  if (const auto* number = get<double>()) return fmt::format("{}", *number);
-  if (const auto* text = get<std::string>()) return fmt::format("\"{}\"", printable(*text));
-  if (get<Array>() != nullptr) return "an array";
-  if (get<Object>() != nullptr) return "an object";
-  return "null";
-}
-
-tl::expected<Value, JsonError> read_json(std::string_view text) {
-  if (text.size() > kMaxFileBytes) {
-    return tl::unexpected(
-        JsonError{{}, fmt::format("the file is larger than {} MiB", kMaxFileBytes >> 20)});
-  }
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
-  // The parser would pass over one as well, and no position would be right.
-  if (text.starts_with(kByteOrderMark))
-    return tl::unexpected(JsonError{{1, 1}, "a second byte order mark"});
-  if (auto error = check_encoding(text)) return tl::unexpected(std::move(*error));
-  TreeBuilder builder(text);
-  (void)nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &builder);
+tl::expected<Value, SyntaxError> read_json(std::string_view text) {
+  auto body = check_text(text);
+  if (!body) return tl::unexpected(std::move(body.error()));
+  TreeBuilder builder(*body);
+  (void)nlohmann::json::sax_parse(body->data(), body->data() + body->size(), &builder);
   return builder.take();
 }
 
-}  // namespace mesh::catalog
+}  // namespace mesh::syntax

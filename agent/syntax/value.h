@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON text to a tree in which every value and every key knows its line and column. The grammar is
-// nlohmann's; the positions and the bounds are ours. Knows nothing about services.
+// The tree that every syntax is read into. Every value and every key knows its line and column.
+// Knows nothing about services or config entries.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <string_view>
-#include <tl/expected.hpp>
 #include <variant>
 #include <vector>
 
-#include "agent/catalog/errors.h"
+#include "agent/syntax/errors.h"
 
-namespace mesh::catalog {
+namespace mesh::syntax {
 
 struct Value;
 struct Member;
@@ -29,16 +27,26 @@ struct Value {
   [[nodiscard]] const T* get() const {
     return std::get_if<T>(&data);
   }
+  [[nodiscard]] bool is_null() const { return data.index() == 0; }
   [[nodiscard]] std::string describe() const;  // for messages: "text", 12, true, null, an array ...
+  // Equal content; positions do not count.
+  [[nodiscard]] bool operator==(const Value& other) const;
 };
 
 struct Member {
   std::string key;
   Position key_at;
   Value value;
+
+  [[nodiscard]] bool operator==(const Member& other) const {
+    return key == other.key && value == other.value;
+  }
 };
 
-struct JsonError {
+inline bool Value::operator==(const Value& other) const { return data == other.data; }
+
+// Why a text is not of its syntax, and where. Nothing after it was looked at.
+struct SyntaxError {
   Position at;
   std::string what;
 };
@@ -47,7 +55,4 @@ inline constexpr std::size_t kMaxFileBytes = 8 * 1024 * 1024;
 inline constexpr std::size_t kMaxDepth = 32;          // nested objects and arrays
 inline constexpr std::size_t kMaxValues = 1'000'000;  // values in one file
 
-// Accepts a UTF-8 byte order mark, LF and CR LF. Refuses comments, NUL, and anything not UTF-8.
-tl::expected<Value, JsonError> read_json(std::string_view text);
-
-}  // namespace mesh::catalog
+}  // namespace mesh::syntax

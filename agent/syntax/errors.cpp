@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/catalog/errors.h"
+#include "agent/syntax/errors.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <tuple>
 #include <utility>
 
-namespace mesh::catalog {
+namespace mesh::syntax {
 
 std::string printable(std::string_view text) {
   constexpr std::size_t kMaxBytes = 64;
@@ -51,4 +51,4 @@ std::vector<ConfigError> ErrorList::take() {
   return std::exchange(errors_, {});
 }
 
-}  // namespace mesh::catalog
+}  // namespace mesh::syntax

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is wrong with a configuration file and where. Shared by every reader of the catalog.
+// What is wrong with a configuration file and where. Shared by everything that reads configuration.
 #pragma once
 
 #include <compare>
@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace mesh::catalog {
+namespace mesh::syntax {
 
 // One-based. A column is a character (code point), a tab counts as one; {0, 0} is the file as a
 // whole.
@@ -36,6 +36,7 @@ class ErrorList {
 
   void add(ConfigError error);
   [[nodiscard]] bool empty() const { return errors_.empty(); }
+  [[nodiscard]] bool full() const { return errors_.size() == kMaxErrors; }  // only counts from here
   // Sorted by file and position. When the bound was hit, the last element says how many are left
   // out.
   [[nodiscard]] std::vector<ConfigError> take();
@@ -48,4 +49,4 @@ class ErrorList {
 // Text from a file made fit for a message: control characters escaped, at most 64 bytes of it.
 std::string printable(std::string_view text);
 
-}  // namespace mesh::catalog
+}  // namespace mesh::syntax

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/syntax/read.h"
+
+#include <utility>
+
+#include "agent/syntax/json.h"
+
+namespace mesh::syntax {
+namespace {
+
+tl::expected<std::vector<Value>, SyntaxError> single(tl::expected<Value, SyntaxError> document) {
+  if (!document) return tl::unexpected(std::move(document.error()));
+  std::vector<Value> documents;
+  documents.push_back(std::move(*document));
+  return documents;
+}
+
+}  // namespace
+
+std::optional<Format> format_of(std::string_view file_name) {
+  if (file_name.ends_with(".json")) return Format::Json;
+  return std::nullopt;
+}
+
+tl::expected<std::vector<Value>, SyntaxError> read_documents(Format format, std::string_view text) {
+  switch (format) {
+    case Format::Json:
+      return single(read_json(text));
+  }
+  return tl::unexpected(SyntaxError{{}, "a syntax that nobody reads"});
+}
+
+}  // namespace mesh::syntax
