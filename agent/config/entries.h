@@ -197,7 +197,7 @@ struct ServiceResolver {
 
 // --- service-intentions
 
-enum class Action : std::uint8_t { Allow, Deny };
+enum class Action : std::uint8_t { Deny, Allow };
 
 struct Permission {
   Action action = Action::Deny;
