@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "agent/syntax/hcl.h"
 #include "agent/syntax/json.h"
 
 namespace mesh::syntax {
@@ -18,12 +19,15 @@ tl::expected<std::vector<Value>, SyntaxError> single(tl::expected<Value, SyntaxE
 }  // namespace
 
 std::optional<Format> format_of(std::string_view file_name) {
+  if (file_name.ends_with(".hcl")) return Format::Hcl;
   if (file_name.ends_with(".json")) return Format::Json;
   return std::nullopt;
 }
 
 tl::expected<std::vector<Value>, SyntaxError> read_documents(Format format, std::string_view text) {
   switch (format) {
+    case Format::Hcl:
+      return single(read_hcl(text));
     case Format::Json:
       return single(read_json(text));
   }

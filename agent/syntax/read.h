@@ -11,9 +11,9 @@
 
 namespace mesh::syntax {
 
-enum class Format { Json };
+enum class Format { Hcl, Json };
 
-// By the ending of a file's name: .json
+// By the ending of a file's name: .hcl, .json
 std::optional<Format> format_of(std::string_view file_name);
 
 // The documents of a file.

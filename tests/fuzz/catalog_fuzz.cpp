@@ -9,43 +9,15 @@
 #include "agent/catalog/assemble.h"
 #include "agent/catalog/service_json.h"
 #include "agent/syntax/json.h"
+#include "tests/fuzz/lines.h"
 
 namespace {
 
 using namespace mesh::catalog;
 using namespace mesh::syntax;
 
-void require(bool condition, const char* what) {
-  if (condition) return;
-  (void)std::fprintf(stderr, "violated: %s\n", what);
-  std::abort();
-}
-
-// The byte offset of every line, to look positions up without the code under test.
-class Lines {
- public:
-  explicit Lines(std::string_view text) : text_(text) {
-    starts_.push_back(0);
-    for (std::size_t i = 0; i < text.size(); ++i)
-      if (text[i] == '\n') starts_.push_back(i + 1);
-  }
-
-  char at(Position position) const {
-    require(position.line >= 1 && position.line <= starts_.size() && position.column >= 1, "line");
-    std::size_t offset = starts_[position.line - 1];
-    for (std::uint32_t column = 1; column < position.column; ++column) {
-      require(offset < text_.size() && text_[offset] != '\n', "column");
-      ++offset;
-      while (offset < text_.size() && (static_cast<unsigned char>(text_[offset]) & 0xc0) == 0x80)
-        ++offset;
-    }
-    return offset < text_.size() ? text_[offset] : '\0';
-  }
-
- private:
-  std::string_view text_;
-  std::vector<std::size_t> starts_;
-};
+using mesh::fuzz::Lines;
+using mesh::fuzz::require;
 
 void check(const Value& value, const Lines& lines) {
   char first = lines.at(value.at);
