@@ -128,7 +128,8 @@ Catalog::Services group_services(Definitions definitions, syntax::ErrorList& err
 }
 
 std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, Catalog::Nodes nodes,
-                                            VipAllocator& vips) {
+                                            VipAllocator& vips,
+                                            std::shared_ptr<const config::Entries> entries) {
   std::vector<std::string> names;
   names.reserve(services.size());
   for (const auto& [name, service] : services) names.push_back(name);
@@ -139,7 +140,7 @@ std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, Catalog:
     service.vip6 = assigned[index].v6;
     ++index;
   }
-  return std::make_shared<const Catalog>(std::move(services), std::move(nodes));
+  return std::make_shared<const Catalog>(std::move(services), std::move(nodes), std::move(entries));
 }
 
 }  // namespace mesh::catalog

@@ -33,6 +33,7 @@ Catalog::Nodes group_nodes(const Definitions& definitions, const OwnNode* own,
 
 // Gives every service its VIPs and makes the snapshot.
 std::shared_ptr<const Catalog> make_catalog(Catalog::Services services, Catalog::Nodes nodes,
-                                            VipAllocator& vips);
+                                            VipAllocator& vips,
+                                            std::shared_ptr<const config::Entries> entries = {});
 
 }  // namespace mesh::catalog

@@ -17,6 +17,7 @@
 #include "agent/base/log.h"
 #include "agent/base/unique_fd.h"
 #include "agent/catalog/directory_pass.h"
+#include "agent/catalog/files.h"
 
 namespace mesh::catalog {
 namespace {
@@ -153,8 +154,7 @@ class DirectorySource::Watcher : public std::enable_shared_from_this<Watcher> {
       return true;
     }
     // Writes into files that are not configuration say nothing; any name may be a symlink's target.
-    return (event.mask & kContentEvents) == 0 || name.empty() ||
-           (name.ends_with(".json") && !name.starts_with('.'));
+    return (event.mask & kContentEvents) == 0 || name.empty() || is_config_name(name);
   }
 
   // Waits for the writer to finish, within bounds.
@@ -209,6 +209,8 @@ class DirectorySource::Watcher : public std::enable_shared_from_this<Watcher> {
         refuse({{options_.directory, {}, {}, "the files keep changing while they are read"}});
     }
     if (was_unstable != (unstable_ > 0)) arm_poll();
+    if (outcome.kind == Kind::Good) warn(std::move(outcome.warnings));
+    if (stopped_) return;  // by the handler
     if (outcome.kind == Kind::Good) apply(std::move(outcome.catalog));
     if (stopped_) return;  // by the handler
     if (outcome.kind == Kind::Bad) refuse(std::move(outcome.errors));
@@ -222,6 +224,19 @@ class DirectorySource::Watcher : public std::enable_shared_from_this<Watcher> {
     ++stats_.applied;
     // A copy: the handler may call stop(), which drops the original.
     if (auto handler = handlers_.on_catalog) handler(current_);
+  }
+
+  void warn(std::vector<syntax::ConfigError> warnings) {
+    std::vector<syntax::ConfigError> fresh;
+    for (const auto& warning : warnings)
+      if (std::none_of(warnings_.begin(), warnings_.end(), [&](const auto& told) {
+            return told.file == warning.file && told.key == warning.key &&
+                   told.what == warning.what;
+          }))
+        fresh.push_back(warning);
+    warnings_ = std::move(warnings);
+    if (fresh.empty()) return;
+    if (auto handler = handlers_.on_warning) handler(std::move(fresh));
   }
 
   void refuse(std::vector<syntax::ConfigError> errors) {
@@ -250,6 +265,7 @@ class DirectorySource::Watcher : public std::enable_shared_from_this<Watcher> {
   std::shared_ptr<const Catalog> current_;
   std::vector<syntax::ConfigError>
       errors_;  // what on_error was last told; empty after a good state
+  std::vector<syntax::ConfigError> warnings_;  // of the last good pass
   std::optional<asio::thread_pool> worker_;
 };
 

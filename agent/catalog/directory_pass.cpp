@@ -35,10 +35,12 @@ DirectoryPass::Outcome DirectoryPass::run(bool forced) {
     outcome.errors = errors.take();
     return outcome;
   }
-  auto catalog = make_catalog(std::move(content.services), std::move(content.nodes), vips_);
+  auto catalog = make_catalog(std::move(content.services), std::move(content.nodes), vips_,
+                              std::move(content.entries));
   if (!catalog_ || !(*catalog_ == *catalog)) catalog_ = std::move(catalog);
   outcome.kind = Outcome::Kind::Good;
   outcome.catalog = catalog_;
+  outcome.warnings = std::move(content.warnings);
   return outcome;
 }
 

@@ -26,6 +26,7 @@ class DirectoryPass {
     Kind kind = Kind::Unchanged;
     std::shared_ptr<const Catalog> catalog;
     std::vector<syntax::ConfigError> errors;
+    std::vector<syntax::ConfigError> warnings;  // of a Good one
   };
 
   DirectoryPass(std::string directory, VipAllocator vips, std::optional<OwnNode> own)

@@ -4,7 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/base/result.h"
@@ -27,13 +29,19 @@ struct FileStamp {
   bool operator==(const FileStamp&) const = default;
 };
 
-// The *.json files of a directory by name, symbolic links followed; names that begin with a dot,
-// other names and directories are left out. A dangling link is listed with a zero stamp.
+// A file of a directory that is read: its ending is that of a syntax (*.json, *.hcl), and it does
+// not begin with a dot.
+bool is_config_name(std::string_view name);
+
+// The configuration files of a directory by name, symbolic links followed; names that begin with a
+// dot, other names and directories are left out. A dangling link is listed with a zero stamp.
 Result<std::vector<FileStamp>> list_config_files(const std::string& directory);
 
 struct ConfigContent {
   Catalog::Services services;  // without VIPs
   Catalog::Nodes nodes;
+  std::shared_ptr<const config::Entries> entries;
+  std::vector<syntax::ConfigError> warnings;  // what is right and without effect
 };
 
 // Reads and checks all files together, also against `own` if it is not null. Meaningful only if

@@ -12,20 +12,6 @@ bool before(const std::pair<Endpoint, const Service*>& entry, const Endpoint& en
 
 }  // namespace
 
-std::string_view to_string(Protocol protocol) {
-  switch (protocol) {
-    case Protocol::Tcp:
-      return "tcp";
-    case Protocol::Http:
-      return "http";
-    case Protocol::Http2:
-      return "http2";
-    case Protocol::Grpc:
-      return "grpc";
-  }
-  return "tcp";
-}
-
 Catalog::Catalog(Services services, Nodes nodes, std::shared_ptr<const config::Entries> entries)
     : services_(std::move(services)), nodes_(std::move(nodes)) {
   if (entries) entries_ = std::move(entries);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The catalog: which services there are, where their instances listen, and which node has which
-// addresses. A snapshot is immutable,
-// so it may be shared between threads; whoever holds one sees one consistent state.
+// The catalog: which services there are, where their instances listen, which node has which
+// addresses, and the config entries beside them. A snapshot is immutable, so it may be shared
+// between threads; whoever holds one sees one consistent state.
 #pragma once
 
 #include <cstddef>
@@ -25,8 +25,8 @@ inline constexpr std::size_t kMaxInstances = 100'000;
 inline constexpr std::size_t kMaxNodes = 5'000;
 inline constexpr std::size_t kMaxNodeCidrs = 15'000;  // of all nodes; each is in mesh_cidrs
 
-enum class Protocol { Tcp, Http, Http2, Grpc };
-std::string_view to_string(Protocol protocol);  // tcp, http, http2, grpc
+using config::Protocol;
+using config::to_string;
 
 // How the agent treats a service; from the mesh-* keys of its meta.
 struct ServiceFlags {
@@ -51,7 +51,7 @@ struct Service {
   std::string name;  // 1 to 63 characters
   Protocol protocol = Protocol::Tcp;
   ServiceFlags flags;
-  std::vector<Instance> instances;  // by id
+  std::vector<Instance> instances;  // by id; none if only config entries name it
   Address vip4;                     // of 240.0.0.0/4
   Address vip6;                     // the VIP prefix and the 32 bits of vip4
 
@@ -74,16 +74,17 @@ class Catalog {
 
   Catalog() = default;
   // Both are keyed by name; (address, port) is unique among all instances, and no two CIDRs of
-  // nodes overlap.
+  // nodes overlap. Without entries there are none.
   explicit Catalog(Services services, Nodes nodes = {},
-                   std::shared_ptr<const config::Entries> entries = nullptr);
+                   std::shared_ptr<const config::Entries> entries = {});
   Catalog(const Catalog&) = delete;  // the indexes point into the map
   Catalog& operator=(const Catalog&) = delete;
 
   [[nodiscard]] const Services& services() const { return services_; }
   [[nodiscard]] std::size_t instances() const { return by_endpoint_.size(); }
   [[nodiscard]] const Nodes& nodes() const { return nodes_; }
-  [[nodiscard]] const config::Entries& entries() const { return *entries_; }
+  // Never null; the services have been given what it says of them.
+  [[nodiscard]] const std::shared_ptr<const config::Entries>& entries() const { return entries_; }
   [[nodiscard]] const Service* find(std::string_view name) const;
   // Every service with an instance at the address, by name. Pointers live as long as the catalog.
   [[nodiscard]] std::vector<const Service*> services_at(const Address& address) const;

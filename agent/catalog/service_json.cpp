@@ -286,6 +286,7 @@ class Decoder : DefinitionReader {
       if (text != nullptr && *text == to_string(candidate)) {
         out.protocol = candidate;
         out.protocol_at = value.at;
+        out.protocol_given = true;
         return;
       }
     }
@@ -312,6 +313,7 @@ class Decoder : DefinitionReader {
     if (member.key == kPathKey) return mesh_path(member.value, key, out);
     if (member.key == kAccelerationKey)
       return one_of(member.value, key, "sockmap", "none", out.flags.sockmap, out.acceleration_at);
+    out.inbound_given = out.inbound_given || member.key == kInboundKey;
     if (member.key == kInboundKey)
       return one_of(member.value, key, "permissive", "strict", out.flags.permissive,
                     out.inbound_at);
@@ -356,8 +358,13 @@ void read_service_definitions(std::string file, std::string_view text, Definitio
     errors.add({std::move(file), root.error().at, {}, std::move(root.error().what)});
     return;
   }
-  out.files.push_back(std::move(file));
-  Decoder(out, errors).file(*root);
+  read_service_definitions(std::move(file), *root, out, errors);
+}
+
+void read_service_definitions(std::string file, const syntax::Value& document, Definitions& out,
+                              syntax::ErrorList& errors) {
+  if (out.files.empty() || out.files.back() != file) out.files.push_back(std::move(file));
+  Decoder(out, errors).file(document);
 }
 
 }  // namespace mesh::catalog

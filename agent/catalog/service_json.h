@@ -20,6 +20,8 @@ namespace mesh::catalog {
 struct ServiceDefinition {
   std::string name;
   Protocol protocol = Protocol::Tcp;
+  bool protocol_given = false;
+  bool inbound_given = false;
   ServiceFlags flags;
   Instance instance;
 
@@ -41,7 +43,10 @@ struct Definitions {
   std::vector<NodeDefinition> nodes;
 };
 
-// Appends the valid definitions of one file to `out` and what is wrong with the others to `errors`.
+// Appends the valid definitions of one document to `out` and what is wrong with the others to
+// `errors`. The file of the text must be JSON.
+void read_service_definitions(std::string file, const syntax::Value& document, Definitions& out,
+                              syntax::ErrorList& errors);
 void read_service_definitions(std::string file, std::string_view text, Definitions& out,
                               syntax::ErrorList& errors);
 

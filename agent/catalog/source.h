@@ -23,6 +23,9 @@ class CatalogSource {
     // The source's present state is refused or cannot be read; the last catalog stays in force. Not
     // called again for the same errors.
     std::function<void(std::vector<syntax::ConfigError>)> on_error;
+    // What is valid in the state that on_catalog gets, and without effect here. Called before it,
+    // with what was not told for the state before; may be empty (the function, not the list).
+    std::function<void(std::vector<syntax::ConfigError>)> on_warning = {};
   };
 
   virtual ~CatalogSource() = default;
