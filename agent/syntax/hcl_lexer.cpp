@@ -64,6 +64,15 @@ std::string unindented(std::string_view body, std::string_view indent) {
   return out;
 }
 
+// CR LF is one line break, as for HCL 1.
+std::string unix_lines(std::string text) {
+  std::size_t out = 0;
+  for (std::size_t i = 0; i < text.size(); ++i)
+    if (text[i] != '\r' || i + 1 == text.size() || text[i + 1] != '\n') text[out++] = text[i];
+  text.resize(out);
+  return text;
+}
+
 }  // namespace
 
 std::string HclToken::describe() const {
@@ -381,8 +390,9 @@ HclLexer::Outcome HclLexer::heredoc(HclToken token) {
       token.kind = HclToken::Kind::String;
       token.heredoc = true;
       // HCL 1 counts the closing line's indentation to the text when nothing is unindented.
-      token.text = indented ? unindented(body, line.substr(0, indent))
-                            : std::string(text_.substr(body_start, at_ + indent - body_start));
+      token.text =
+          unix_lines(indented ? unindented(body, line.substr(0, indent))
+                              : std::string(text_.substr(body_start, at_ + indent - body_start)));
       at_ = std::min(line_end + 1, text_.size());
       return token;
     }

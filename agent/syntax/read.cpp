@@ -5,6 +5,7 @@
 
 #include "agent/syntax/hcl.h"
 #include "agent/syntax/json.h"
+#include "agent/syntax/yaml.h"
 
 namespace mesh::syntax {
 namespace {
@@ -21,6 +22,7 @@ tl::expected<std::vector<Value>, SyntaxError> single(tl::expected<Value, SyntaxE
 std::optional<Format> format_of(std::string_view file_name) {
   if (file_name.ends_with(".hcl")) return Format::Hcl;
   if (file_name.ends_with(".json")) return Format::Json;
+  if (file_name.ends_with(".yaml") || file_name.ends_with(".yml")) return Format::Yaml;
   return std::nullopt;
 }
 
@@ -30,6 +32,8 @@ tl::expected<std::vector<Value>, SyntaxError> read_documents(Format format, std:
       return single(read_hcl(text));
     case Format::Json:
       return single(read_json(text));
+    case Format::Yaml:
+      return read_yaml(text);
   }
   return tl::unexpected(SyntaxError{{}, "a syntax that nobody reads"});
 }

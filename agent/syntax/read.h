@@ -11,12 +11,12 @@
 
 namespace mesh::syntax {
 
-enum class Format { Hcl, Json };
+enum class Format { Hcl, Json, Yaml };
 
-// By the ending of a file's name: .hcl, .json
+// By the ending of a file's name: .hcl, .json, .yaml, .yml
 std::optional<Format> format_of(std::string_view file_name);
 
-// The documents of a file.
+// The documents of a file: one, or any number in YAML.
 tl::expected<std::vector<Value>, SyntaxError> read_documents(Format format, std::string_view text);
 
 }  // namespace mesh::syntax

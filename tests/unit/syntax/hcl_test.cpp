@@ -106,7 +106,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"a = <<-EOT\nx\n  y\nEOT\n", "{a: 'x\\0a  y\\0a'}"},
                     Case{"a = <<-EOT\n  x\n y\n  EOT\n", "{a: '  x\\0a y\\0a'}"},
                     Case{"a = <<-EOT\n  x\n\n  EOT\n", "{a: '  x\\0a\\0a'}"},
-                    Case{"a = <<E1\r\nx\r\nE1\r\nb = 2\r\n", "{a: 'x\\0d\\0a', b: 2}"},
+                    Case{"a = <<E1\r\nx\r\nE1\r\nb = 2\r\n", "{a: 'x\\0a', b: 2}"},
                     Case{"a = <<X\n\"q\" \\n # {\nX\n", "{a: '\"q\" \\n # {\\0a'}"},
                     Case{"a = <<X\n$ $${x} $x\nX\n", "{a: '$ $${x} $x\\0a'}"},
                     Case{"a { b = <<X\nt\nX\n}", "{a: {b: 't\\0a'}}"}));
