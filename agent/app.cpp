@@ -210,6 +210,7 @@ Status App::start_datapath() {
       .vip_cidr6 = *options_.vip_cidr6,
       .sockmap_available = datapath_->programs().degraded().empty(),
       .node_name = options_.node_name,
+      .datacenter = options_.datacenter,
       .mesh_cidrs = options_.mesh_cidrs,
       .default_policy = options_.default_policy,
       .mesh = mesh_.get(),
@@ -272,6 +273,10 @@ Status App::start_catalog() {
             controller_->on_catalog(std::move(catalog));
           },
       .on_error = [this](std::vector<syntax::ConfigError> errors) { on_config_errors(errors); },
+      .on_warning =
+          [](std::vector<syntax::ConfigError> warnings) {
+            for (const auto& warning : warnings) log::warn("config: {}", warning.to_string());
+          },
   });
 }
 

@@ -22,9 +22,10 @@ constexpr const char* kDescription =
     "exports L4 and L7\n"
     "metrics. Run it as root, one process a node:\n\n"
     "  mesh-agent --node-cidr 10.0.0.0/24 --config-dir /etc/mesh-agent/services\n\n"
-    "A pod is a network namespace that holds an address in --node-cidr. Services are Consul "
-    "service definitions\n"
-    "in JSON files. Ask a running agent with `mesh-agent status` and `mesh-agent connections`.";
+    "A pod is a network namespace that holds an address in --node-cidr. Services and "
+    "config entries\n"
+    "are Consul's, in files. Ask a running agent with `mesh-agent status` and `mesh-agent "
+    "connections`.";
 
 constexpr const char* kFooter =
     "Every flag may also come from the environment: --node-cidr from MESH_AGENT_NODE_CIDR, and so "
@@ -187,7 +188,8 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   add("--node-name", options.node_name, "Name of this node, as in the catalog's nodes")
       ->type_name("NAME");
   add("--config-dir", options.config_dir,
-      "Directory of *.json files with Consul service definitions and nodes, watched")
+      "Directory of *.hcl, *.json and *.yaml files with Consul service definitions, config entries "
+      "and nodes, watched")
       ->type_name("DIR");
   add("--metrics-listen", texts.metrics_listen, "Where /metrics, /healthz and /readyz are served")
       ->type_name("ADDR:PORT");
@@ -286,6 +288,8 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   add_json(match);
   intention->require_subcommand(1);
   identity::add_ca_commands(app, options.ca, [&options] { options.command = Command::Ca; });
+  catalog::add_catalog_commands(app, options.catalog,
+                                [&options] { options.command = Command::Catalog; });
   command("version", "Print the version", Command::Version);
 
   try {
@@ -293,8 +297,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& e) {
     return tl::unexpected(Exit{app.exit(e)});
   }
-  for (int i = 1; i < argc; ++i)
-    options.offline |= std::string_view(argv[i]).starts_with("--config-dir");
+  options.catalog.directory = options.config_dir;
   auto status = convert(texts, options);
   // The guard can do with what is the mesh's.
   const bool needs_ranges = options.command == Command::Run ||

@@ -9,6 +9,7 @@
 
 #include "agent/base/address.h"
 #include "agent/base/log.h"
+#include "agent/catalog/commands.h"
 #include "agent/identity/ca_commands.h"
 #include "agent/policy/policy.h"
 
@@ -23,7 +24,7 @@ enum class Command {
   Guard,
   Debug,
   Ca,
-  Intention,
+  Catalog,  // config, service
   Version
 };
 
@@ -52,12 +53,10 @@ struct Options {
   std::string log_level;
   log::Format log_format = log::Format::Text;
 
-  bool json = false;                      // status, connections, preflight
-  std::vector<std::string> debug_values;  // debug set: key=value
-  identity::CaOptions ca;                 // ca
-  std::string intention_source;           // intention check; empty: match
-  std::string intention_destination;
-  bool offline = false;  // --config-dir on the command line: files answer, not the agent
+  bool json = false;                       // status, connections, preflight
+  std::vector<std::string> debug_values;   // debug set: key=value
+  identity::CaOptions ca;                  // ca
+  catalog::CatalogCommandOptions catalog;  // config, service
 };
 
 // Takes the ranges as --node-cidr and checks them against the others; ranges of the mesh that lie

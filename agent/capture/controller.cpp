@@ -64,6 +64,7 @@ Controller::Controller(boost::asio::io_context& io, Options options, bpf::Datapa
   node_.vip_cidrs = {options_.vip_cidr4, options_.vip_cidr6};
   node_.sockmap_available = options_.sockmap_available;
   node_.name = options_.node_name;
+  node_.datacenter = options_.datacenter;
   node_.mesh_cidrs = options_.mesh_cidrs;
   for (const auto& [label, name] : datapath_.names.content()) labels_.seed(label, name.name);
 }

@@ -36,6 +36,7 @@ class Controller {
     Cidr vip_cidr6;
     bool sockmap_available = true;
     std::string node_name;         // which of the catalog's nodes this is
+    std::string datacenter;        // of this mesh
     std::vector<Cidr> mesh_cidrs;  // of all nodes; refused where nobody is known to be
     policy::Verdict default_policy = policy::Verdict::Allow;
     // Null: no identities, so port 15008 is not opened and nothing goes to other nodes.

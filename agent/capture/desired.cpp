@@ -6,6 +6,7 @@
 
 #include "agent/bpf/abi_convert.h"
 #include "agent/capture/endpoint_order.h"
+#include "agent/capture/targets.h"
 
 namespace mesh::capture {
 namespace {
@@ -27,40 +28,68 @@ Address first_of(const std::vector<Address>& addresses, bool v4) {
   return {};
 }
 
-// For the addresses of one workload: which services it has, if they are several.
-void add_residents(Desired& desired, std::span<const Address> addresses,
-                   const catalog::Catalog& catalog, Labels& labels) {
-  std::set<std::string_view> names;
-  for (const auto& address : addresses)
-    for (const auto* service : catalog.services_at(address)) names.insert(service->name);
-  if (names.size() < 2) return;
-  mesh_residents residents{};
-  for (const auto& name : names) {
-    if (residents.count < MESH_RESIDENTS)
-      residents.service[residents.count] = *labels.get(std::string(name));
-    ++residents.count;
-  }
-  for (const auto& address : addresses)
-    desired.residents.insert_or_assign(to_abi(address), residents);
-}
+using Endpoints = std::unordered_map<const catalog::Instance*, mesh_endpoint>;
 
 // A dual-stack workload of another node is not known as one: an endpoint has the address it was
 // registered with. The relay changes families.
-void add_remote(Desired& desired, DesiredService& service, std::uint32_t label,
-                const catalog::Instance& instance, const catalog::Catalog& catalog,
-                Labels& labels) {
+mesh_endpoint add_remote(Desired& desired, const mesh_port& port, const catalog::Instance& instance,
+                         const catalog::Catalog& catalog, Labels& labels) {
   const mesh_addr address = to_abi(instance.address);
   mesh_endpoint endpoint{};
   (instance.address.is_v4() ? endpoint.addr4 : endpoint.addr6) = address;
   endpoint.port = instance.port;
   endpoint.flags = MESH_ENDPOINT_REMOTE;
-  service.endpoints.push_back(endpoint);
   const auto identity = catalog.identity_of(instance.address);
   desired.addrs.emplace(address,
                         mesh_addr_owner{0, MESH_ADDR_REMOTE, *labels.get(std::string(*identity))});
-  desired.ports.insert_or_assign(mesh_port_key{address, instance.port, 0},
-                                 mesh_port{label, service.flags});
-  add_residents(desired, {&instance.address, 1}, catalog, labels);
+  desired.ports.insert_or_assign(mesh_port_key{address, instance.port, 0}, port);
+  return endpoint;
+}
+
+mesh_endpoint add_local(Desired& desired, const mesh_port& port, const catalog::Service& service,
+                        const catalog::Instance& instance, const std::vector<Address>& addresses,
+                        const catalog::Catalog& catalog) {
+  const bool v4 = instance.address.is_v4();
+  mesh_endpoint endpoint{};
+  // The other family's address, unless another service has this port there.
+  Address other = first_of(addresses, !v4);
+  const auto* there = catalog.service_at({other, instance.port});
+  if (there != nullptr && there != &service) other = {};
+  endpoint.addr4 = to_abi(v4 ? instance.address : other);
+  endpoint.addr6 = to_abi(v4 ? other : instance.address);
+  endpoint.port = instance.port;
+  // The port answers for the service on every address of the workload, unless another service
+  // claims it there.
+  for (const auto& address : addresses) {
+    const auto* owner = catalog.service_at({address, instance.port});
+    if (owner != nullptr && owner != &service) continue;
+    desired.ports.insert_or_assign(mesh_port_key{to_abi(address), instance.port, 0}, port);
+  }
+  return endpoint;
+}
+
+// Registers the addresses and ports of all instances that can be reached.
+Endpoints place_instances(Desired& desired, const NodeState& node, const Placement& placement,
+                          const catalog::Catalog& catalog, Labels& labels) {
+  Endpoints endpoints;
+  for (const auto& [name, service] : catalog.services()) {
+    const mesh_port port{*labels.get(name), flags_of(service, node.sockmap_available)};
+    for (const auto& instance : service.instances) {
+      switch (placement.of(instance.address)) {
+        case Place::Unreachable:
+          break;
+        case Place::Remote:
+          endpoints.emplace(&instance, add_remote(desired, port, instance, catalog, labels));
+          break;
+        case Place::Local:
+          endpoints.emplace(&instance,
+                            add_local(desired, port, service, instance,
+                                      placement.holder(instance.address)->addresses, catalog));
+          break;
+      }
+    }
+  }
+  return endpoints;
 }
 
 }  // namespace
@@ -147,42 +176,21 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
     add_residents(desired, workload.addresses, catalog, labels);
   }
 
+  const auto placed = place_instances(desired, node, placement, catalog, labels);
+  const Targets targets(catalog, node.datacenter, [&](const catalog::Instance& instance) {
+    return placed.find(&instance) != placed.end();
+  });
   for (const auto& [name, service] : catalog.services()) {
     const std::uint32_t label = *labels.get(name);
     DesiredService& out = desired.services[label];
-    out.flags = flags_of(service, node.sockmap_available);
     desired.vips.emplace(to_abi(service.vip4), label);
     desired.vips.emplace(to_abi(service.vip6), label);
-    for (const auto& instance : service.instances) {
-      switch (placement.of(instance.address)) {
-        case Place::Unreachable:
-          continue;
-        case Place::Remote:
-          add_remote(desired, out, label, instance, catalog, labels);
-          continue;
-        case Place::Local:
-          break;
-      }
-      const auto& addresses = placement.holder(instance.address)->addresses;
-      const bool v4 = instance.address.is_v4();
-      mesh_endpoint endpoint{};
-      // The other family's address, unless another service has this port there.
-      Address other = first_of(addresses, !v4);
-      const auto* there = catalog.service_at({other, instance.port});
-      if (there != nullptr && there != &service) other = {};
-      endpoint.addr4 = to_abi(v4 ? instance.address : other);
-      endpoint.addr6 = to_abi(v4 ? other : instance.address);
-      endpoint.port = instance.port;
-      out.endpoints.push_back(endpoint);
-      // The port answers for the service on every address of the workload, unless another service
-      // claims it there.
-      for (const auto& address : addresses) {
-        const auto* owner = catalog.service_at({address, instance.port});
-        if (owner != nullptr && owner != &service) continue;
-        desired.ports.insert_or_assign(mesh_port_key{to_abi(address), instance.port, 0},
-                                       mesh_port{label, out.flags});
-      }
-    }
+    const auto active = targets.of(service);
+    // How connections are treated is up to those who take them.
+    out.flags =
+        flags_of(active.service != nullptr ? *active.service : service, node.sockmap_available);
+    out.endpoints.reserve(active.instances.size());
+    for (const auto* instance : active.instances) out.endpoints.push_back(placed.at(instance));
     out.endpoints = spread_families(out.endpoints);
   }
   return desired;

@@ -21,6 +21,7 @@ namespace mesh::capture {
 
 struct NodeState {
   std::string name;
+  std::string datacenter;
   std::uint64_t host_cookie = 0;
   std::vector<Address> host_addresses;  // inside the node's CIDRs
   std::vector<workload::Workload> workloads;
@@ -76,8 +77,9 @@ bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content known_cidrs(const NodeState& 
 // Ranges of the catalog's other nodes that known_cidrs() does not cover.
 std::vector<Cidr> unguarded_cidrs(const NodeState& node, const catalog::Catalog& catalog);
 
-// Endpoints are the instances that are Local or Remote. An address of another node's CIDRs that no
-// instance has is refused, like one of this node that no workload has.
+// Endpoints are the instances that are Local or Remote, of the service that the resolver leads to
+// (targets.h). Whatever leads there, a port belongs to the service that has it. An address of
+// another node's CIDRs that no instance has is refused, like one of this node that no workload has.
 Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, Labels& labels);
 
 }  // namespace mesh::capture

@@ -28,6 +28,8 @@ CheckReport validate_files(const std::vector<std::string>& paths) {
   CheckReport report;
   report.errors = errors.take();
   if (!report.errors.empty()) return report;
+  report.warnings = content.warnings;
+  report.entries = content.entries->size();
   report.services = content.services.size();
   report.nodes = content.nodes.size();
   for (const auto& [name, service] : content.services) report.instances += service.instances.size();

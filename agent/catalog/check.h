@@ -12,12 +12,15 @@ namespace mesh::catalog {
 
 struct CheckReport {
   std::vector<syntax::ConfigError> errors;  // empty: the files would be applied
+  std::vector<syntax::ConfigError> warnings;
   std::size_t services = 0;
   std::size_t instances = 0;
   std::size_t nodes = 0;
+  std::size_t entries = 0;
 };
 
-// The files are checked together, as one configuration. A directory stands for its *.json files.
+// The files are checked together, as one configuration. A directory stands for the files
+// of it that are read.
 CheckReport validate_files(const std::vector<std::string>& paths);
 
 }  // namespace mesh::catalog

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,6 +30,10 @@ struct FileStamp {
   bool operator==(const FileStamp&) const = default;
 };
 
+// Reads to the end or to `limit` + 1 bytes, whatever fstat says: the file may be growing. Never
+// waits for a writer.
+Result<std::string> read_file(const std::string& path, std::size_t limit);
+
 // A file of a directory that is read: its ending is that of a syntax (*.json, *.hcl), and it does
 // not begin with a dot.
 bool is_config_name(std::string_view name);
@@ -45,8 +50,10 @@ struct ConfigContent {
 };
 
 // Reads and checks all files together, also against `own` if it is not null. Meaningful only if
-// `errors` is empty afterwards. `label` of a file in errors is its path.
+// `errors` is empty afterwards. `label` of a file in errors is its path. A path of `texts` is not
+// read but has that text.
 ConfigContent read_config_files(const std::vector<std::string>& paths, const OwnNode* own,
-                                syntax::ErrorList& errors);
+                                syntax::ErrorList& errors,
+                                const std::map<std::string, std::string>& texts = {});
 
 }  // namespace mesh::catalog

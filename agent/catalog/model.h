@@ -76,15 +76,15 @@ class Catalog {
   // Both are keyed by name; (address, port) is unique among all instances, and no two CIDRs of
   // nodes overlap. Without entries there are none.
   explicit Catalog(Services services, Nodes nodes = {},
-                   std::shared_ptr<const config::Entries> entries = {});
+                   std::shared_ptr<const config::Entries> entries = nullptr);
   Catalog(const Catalog&) = delete;  // the indexes point into the map
   Catalog& operator=(const Catalog&) = delete;
 
   [[nodiscard]] const Services& services() const { return services_; }
   [[nodiscard]] std::size_t instances() const { return by_endpoint_.size(); }
   [[nodiscard]] const Nodes& nodes() const { return nodes_; }
-  // Never null; the services have been given what it says of them.
-  [[nodiscard]] const std::shared_ptr<const config::Entries>& entries() const { return entries_; }
+  // The services have been given what it says of them.
+  [[nodiscard]] const config::Entries& entries() const { return *entries_; }
   [[nodiscard]] const Service* find(std::string_view name) const;
   // Every service with an instance at the address, by name. Pointers live as long as the catalog.
   [[nodiscard]] std::vector<const Service*> services_at(const Address& address) const;

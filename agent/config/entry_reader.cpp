@@ -180,13 +180,14 @@ void read_as(const Value& value, const Path& path, bool crd, Decoder& decoder,
              std::vector<EntryDefinition>& out) {
   const auto before = decoder.found();
   EntryDefinition definition;
-  const Value* fields = &value;
+  definition.document = std::make_shared<const Value>(value);
+  definition.tree = definition.document;
   if (crd) {
     CrdForm<T> form;
     decoder.decode(value, path, form);
     definition.entry = std::move(form.entry);
-    const auto* spec = member_of(value, "spec");
-    if (spec != nullptr) fields = &spec->value;
+    if (const auto* spec = member_of(*definition.document, "spec"))
+      definition.tree = {definition.document, &spec->value};
   } else {
     ConsulForm<T> form;
     decoder.decode(value, path, form);
@@ -196,10 +197,6 @@ void read_as(const Value& value, const Path& path, bool crd, Decoder& decoder,
   definition.file = decoder.file();
   definition.key = path.to_string();
   definition.at = value.at;
-  constexpr bool kOfChains = std::is_same_v<T, ServiceRouter> ||
-                             std::is_same_v<T, ServiceSplitter> ||
-                             std::is_same_v<T, ServiceResolver>;
-  if (kOfChains) definition.tree = std::make_shared<const Value>(*fields);
   out.push_back(std::move(definition));
 }
 

@@ -18,7 +18,9 @@ struct EntryDefinition {
   std::string file;
   std::string key;  // where in the file, "config_entries.bootstrap[3]"; empty: all of it
   syntax::Position at;
-  std::shared_ptr<const syntax::Value> tree;  // of its fields; null for kinds that no chain has
+  // As written: the whole of it, and its fields. Who needs neither may drop them.
+  std::shared_ptr<const syntax::Value> document;
+  std::shared_ptr<const syntax::Value> tree;
 };
 
 // The document is an entry or means to be one: it has a kind.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "agent/bpf/abi_convert.h"
+#include "agent/config/filter.h"
 
 namespace mesh::capture {
 namespace {
@@ -50,7 +51,10 @@ class DesiredTest : public testing::Test {
   }
 
   Desired result() {
-    auto desired = compute(node_, catalog::Catalog(services_, nodes_), labels_);
+    auto desired = compute(
+        node_,
+        catalog::Catalog(services_, nodes_, std::make_shared<const config::Entries>(entries_)),
+        labels_);
     EXPECT_TRUE(desired) << desired.error().what;
     return std::move(*desired);
   }
@@ -58,6 +62,7 @@ class DesiredTest : public testing::Test {
   NodeState node_;
   catalog::Catalog::Services services_;
   catalog::Catalog::Nodes nodes_;
+  config::Entries entries_;
   Labels labels_;
 };
 
@@ -238,33 +243,59 @@ TEST_F(DesiredTest, KeepsAServiceWithoutAnyEndpoint) {
   EXPECT_TRUE(result().services.at(*labels_.get("web")).endpoints.empty());
 }
 
-TEST_F(DesiredTest, WorkloadsOfSeveralServicesHaveAllOfThemListed) {
-  workload(7, {"10.0.0.1", "fd00:1::1"});
-  workload(8, {"10.0.0.2"});
-  instance(service("b"), "10.0.0.1", 80);
-  instance(service("a"), "fd00:1::1", 81);
-  instance(service("alone"), "10.0.0.2", 80);
-  other_node("there", {"10.1.0.0/24"});
-  instance(service("r1"), "10.1.0.1", 80);
-  instance(service("r2"), "10.1.0.1", 81);
-  instance(service("r3"), "10.1.0.2", 81);
-  const auto desired = result();
-  ASSERT_EQ(desired.residents.size(), 3u);
-  for (const char* address : {"10.0.0.1", "fd00:1::1"}) {
-    const auto& both = desired.residents.at(abi(address));
-    EXPECT_EQ(both.count, 2u);
-    EXPECT_EQ(both.service[0], *labels_.get("a"));
-    EXPECT_EQ(both.service[1], *labels_.get("b"));
-    EXPECT_EQ(both.service[2], 0u);
-  }
-  EXPECT_EQ(desired.residents.at(abi("10.1.0.1")).count, 2u);
+TEST_F(DesiredTest, ARedirectedServiceHasTheEndpointsAndTheWaysOfItsTarget) {
+  workload(7, {"10.0.0.1"});
+  other_node("there", {"10.0.1.0/24"});
+  auto& target = service("new");
+  instance(target, "10.0.0.1", 80);
+  instance(target, "10.0.1.1", 80);
+  target.flags.twoleg = true;
+  service("old");
+  entries_.resolvers["old"].name = "old";
+  entries_.resolvers["old"].redirect = config::Target{"new", "", "", ""};
+  auto d = result();
+  const auto& old = d.services.at(*labels_.get("old"));
+  ASSERT_EQ(old.endpoints.size(), 2u);
+  EXPECT_TRUE(equal(old.endpoints[0].addr4, abi("10.0.0.1")));
+  EXPECT_EQ(old.endpoints[1].flags, static_cast<std::uint32_t>(MESH_ENDPOINT_REMOTE));
+  EXPECT_EQ(old.flags, static_cast<std::uint32_t>(MESH_SVC_TWOLEG));
+  // The port stays the target's, and the name's VIP the name's.
+  EXPECT_EQ(d.ports.at(mesh_port_key{abi("10.0.0.1"), 80, 0}).service, *labels_.get("new"));
+  EXPECT_EQ(d.vips.at(abi("240.0.0.2")), *labels_.get("old"));
 }
 
-TEST_F(DesiredTest, MoreResidentsThanFitAreCounted) {
+TEST_F(DesiredTest, InstancesOutsideTheSubsetKeepTheirPorts) {
   workload(7, {"10.0.0.1"});
-  for (std::uint16_t i = 0; i < MESH_RESIDENTS + 2; ++i)
-    instance(service("s" + std::to_string(i)), "10.0.0.1", static_cast<std::uint16_t>(80 + i));
-  EXPECT_EQ(result().residents.at(abi("10.0.0.1")).count, MESH_RESIDENTS + 2u);
+  workload(8, {"10.0.0.2"});
+  auto& web = service("web");
+  instance(web, "10.0.0.1", 80);
+  instance(web, "10.0.0.2", 80);
+  web.instances[0].meta = {{"version", "v1"}};
+  auto& resolver = entries_.resolvers["web"];
+  resolver.name = "web";
+  resolver.default_subset = "v1";
+  resolver.subsets["v1"].compiled = *config::Filter::parse("Service.Meta.version == v1");
+  auto d = result();
+  ASSERT_EQ(d.services.at(*labels_.get("web")).endpoints.size(), 1u);
+  EXPECT_TRUE(equal(d.services.at(*labels_.get("web")).endpoints[0].addr4, abi("10.0.0.1")));
+  EXPECT_EQ(d.ports.size(), 2u);
+}
+
+TEST_F(DesiredTest, FailoverWhenNobodyOfTheServiceCanBeReached) {
+  workload(8, {"10.0.0.2"});
+  auto& web = service("web");
+  instance(web, "10.0.0.1", 80);  // nobody has the address
+  instance(service("spare"), "10.0.0.2", 80);
+  auto& resolver = entries_.resolvers["web"];
+  resolver.name = "web";
+  resolver.failover["*"].targets = {{"spare", "", "", ""}};
+  auto d = result();
+  ASSERT_EQ(d.services.at(*labels_.get("web")).endpoints.size(), 1u);
+  EXPECT_TRUE(equal(d.services.at(*labels_.get("web")).endpoints[0].addr4, abi("10.0.0.2")));
+  workload(7, {"10.0.0.1"});
+  d = result();
+  ASSERT_EQ(d.services.at(*labels_.get("web")).endpoints.size(), 1u);
+  EXPECT_TRUE(equal(d.services.at(*labels_.get("web")).endpoints[0].addr4, abi("10.0.0.1")));
 }
 
 }  // namespace

@@ -48,6 +48,10 @@ class DirectoryTest : public ::testing::Test {
               ++errors_;
               last_errors_ = std::move(errors);
             },
+        .on_warning =
+            [this](std::vector<syntax::ConfigError> warnings) {
+              for (auto& warning : warnings) warnings_.push_back(warning.to_string());
+            },
     });
   }
 
@@ -85,6 +89,7 @@ class DirectoryTest : public ::testing::Test {
   std::optional<DirectorySource> source_;
   std::shared_ptr<const Catalog> catalog_;
   std::vector<syntax::ConfigError> last_errors_;
+  std::vector<std::string> warnings_;
   int catalogs_ = 0;
   int errors_ = 0;
 };
@@ -135,11 +140,29 @@ TEST_F(DirectoryTest, RenameIntoAndOutOfPlace) {
   EXPECT_EQ(catalogs_, 3);
 }
 
+TEST_F(DirectoryTest, WarningsAreToldOnceAndBeforeTheCatalog) {
+  const std::string_view text =
+      R"({"Kind": "service-defaults", "Name": "a", "MaxInboundConnections": 7})";
+  write("a.json", service_text("a", "10.0.0.1"));
+  write("d.json", text);
+  ASSERT_TRUE(start());
+  until_services({"a"});
+  ASSERT_EQ(warnings_.size(), 1u);
+  EXPECT_NE(warnings_[0].find("MaxInboundConnections: has no effect"), std::string::npos);
+  write("d.json", "\n\n" + std::string(text));
+  write("b.json", service_text("b", "10.0.0.2"));
+  until_services({"a", "b"});
+  EXPECT_EQ(warnings_.size(), 1u);
+  write("e.json", R"({"Kind": "service-defaults", "Name": "b", "MaxInboundConnections": 7})");
+  until([&] { return warnings_.size() == 2; }, "the new warning");
+}
+
 TEST_F(DirectoryTest, OtherNamesAreIgnored) {
   write("a.json", service_text("a", "10.0.0.1"));
   ASSERT_TRUE(start());
   until_services({"a"});
-  for (auto name : {".b.json", "b.json~", "b.hcl", ".a.json.swp", "json"}) write(name, "{ broken");
+  for (auto name : {".b.json", "b.json~", "b.txt", ".a.json.swp", ".c.hcl", "c.yaml.bak", "json"})
+    write(name, "{ broken");
   fs::create_directory(in("d.json"));
   until([&] { return source_->stats().reads >= 2; }, "a second pass");
   run_for(200ms);
