@@ -117,7 +117,7 @@ Place Placement::of(const Address& address) const {
   for (const auto& cidr : node_.node_cidrs)
     if (cidr.contains(address)) return Place::Unreachable;
   const auto* at = catalog_.node_of(address);
-  return at != nullptr && at->name != node_.name ? Place::Remote : Place::Unreachable;
+  return at != nullptr && at->name != node_.name && !at->gone ? Place::Remote : Place::Unreachable;
 }
 
 const workload::Workload* Placement::holder(const Address& address) const {

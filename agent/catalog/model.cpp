@@ -2,6 +2,7 @@
 #include "agent/catalog/model.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 namespace mesh::catalog {
 namespace {
@@ -10,29 +11,103 @@ bool before(const std::pair<Endpoint, const Service*>& entry, const Endpoint& en
   return entry.first < endpoint;
 }
 
+bool earlier(const std::pair<Endpoint, const Service*>& a,
+             const std::pair<Endpoint, const Service*>& b) {
+  return a.first < b.first;
+}
+
 }  // namespace
 
-Catalog::Catalog(Services services, Nodes nodes, std::shared_ptr<const config::Entries> entries)
-    : services_(std::move(services)), nodes_(std::move(nodes)) {
-  if (entries) entries_ = std::move(entries);
+std::string_view to_string(Protocol protocol) {
+  switch (protocol) {
+    case Protocol::Tcp:
+      return "tcp";
+    case Protocol::Http:
+      return "http";
+    case Protocol::Http2:
+      return "http2";
+    case Protocol::Grpc:
+      return "grpc";
+  }
+  return "tcp";
+}
+
+const Service* ServiceList::find(std::string_view name) const {
+  auto it = std::lower_bound(
+      services_.begin(), services_.end(), name,
+      [](const ServicePtr& service, std::string_view wanted) { return service->name < wanted; });
+  return it == services_.end() || (*it)->name != name ? nullptr : it->get();
+}
+
+bool ServiceList::operator==(const ServiceList& other) const {
+  return std::equal(services_.begin(), services_.end(), other.services_.begin(),
+                    other.services_.end(),
+                    [](const ServicePtr& a, const ServicePtr& b) { return a == b || *a == *b; });
+}
+
+Catalog::Catalog(Services services, Nodes nodes)
+    : nodes_(std::make_shared<const Nodes>(std::move(nodes))) {
+  std::vector<ServicePtr> all;
+  all.reserve(services.size());
   std::size_t count = 0;
-  for (const auto& [name, service] : services_) count += service.instances.size();
+  for (auto& [name, service] : services) {
+    count += service.instances.size();
+    all.push_back(std::make_shared<const Service>(std::move(service)));
+  }
+  services_ = ServiceList(std::move(all));
   by_endpoint_.reserve(count);
-  for (const auto& [name, service] : services_)
-    for (const auto& instance : service.instances)
-      by_endpoint_.emplace_back(instance.endpoint(), &service);
-  std::sort(by_endpoint_.begin(), by_endpoint_.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (const auto& [name, node] : nodes_)
+  for (const auto& service : services_.pointers())
+    for (const auto& instance : service->instances)
+      by_endpoint_.emplace_back(instance.endpoint(), service.get());
+  std::sort(by_endpoint_.begin(), by_endpoint_.end(), earlier);
+  index_nodes();
+}
+
+Catalog::Catalog(const Catalog& before, std::vector<ServiceChange> changes,
+                 std::shared_ptr<const Nodes> nodes)
+    : nodes_(std::move(nodes)) {
+  std::sort(changes.begin(), changes.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::vector<ServicePtr> all;
+  all.reserve(before.services_.size() + changes.size());
+  std::unordered_set<const Service*> dropped;
+  std::vector<std::pair<Endpoint, const Service*>> added;
+  auto next = before.services_.pointers().begin();
+  const auto end = before.services_.pointers().end();
+  for (auto& change : changes) {
+    for (; next != end && (*next)->name < change.name; ++next) all.push_back(*next);
+    if (next != end && (*next)->name == change.name) dropped.insert((next++)->get());
+    if (!change.service) continue;
+    for (const auto& instance : change.service->instances)
+      added.emplace_back(instance.endpoint(), change.service.get());
+    all.push_back(std::move(change.service));
+  }
+  all.insert(all.end(), next, end);
+  services_ = ServiceList(std::move(all));
+
+  std::sort(added.begin(), added.end(), earlier);
+  by_endpoint_.reserve(before.by_endpoint_.size() + added.size());
+  auto add = added.begin();
+  for (const auto& entry : before.by_endpoint_) {
+    if (dropped.contains(entry.second)) continue;
+    for (; add != added.end() && earlier(*add, entry); ++add) by_endpoint_.push_back(*add);
+    by_endpoint_.push_back(entry);
+  }
+  by_endpoint_.insert(by_endpoint_.end(), add, added.end());
+  if (nodes_ == before.nodes_)
+    by_cidr_ = before.by_cidr_;
+  else
+    index_nodes();
+}
+
+void Catalog::index_nodes() {
+  for (const auto& [name, node] : *nodes_)
     for (const auto& cidr : node.cidrs) by_cidr_.emplace_back(cidr, &node);
   std::sort(by_cidr_.begin(), by_cidr_.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
 }
 
-const Service* Catalog::find(std::string_view name) const {
-  auto it = services_.find(name);
-  return it == services_.end() ? nullptr : &it->second;
-}
+const Service* Catalog::find(std::string_view name) const { return services_.find(name); }
 
 std::vector<const Service*> Catalog::services_at(const Address& address) const {
   std::vector<const Service*> found;

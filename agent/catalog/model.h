@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -63,8 +64,59 @@ struct Node {
   Address address;          // of the node itself, not of a pod
   std::vector<Cidr> cidrs;  // sorted, at least one: where its pods have their addresses
   std::map<std::string, std::string> meta;
+  // It has not signed off but is not heard of any more (a store's lease ran out): its ranges stay
+  // the mesh's, so that nothing goes there in clear, and nobody is reached there.
+  bool gone = false;
 
   bool operator==(const Node&) const = default;
+};
+
+using ServicePtr = std::shared_ptr<const Service>;
+
+// Services by name. Looks like a std::map<std::string, Service> to those who read it; snapshots
+// share what did not change between them.
+class ServiceList {
+ public:
+  class Iterator {
+   public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = std::pair<const std::string&, const Service&>;
+    using difference_type = std::ptrdiff_t;
+    using reference = value_type;
+    struct pointer {
+      value_type value;
+      const value_type* operator->() const { return &value; }
+    };
+
+    Iterator() = default;
+    explicit Iterator(std::vector<ServicePtr>::const_iterator at) : at_(at) {}
+    reference operator*() const { return {(*at_)->name, **at_}; }
+    pointer operator->() const { return {**this}; }
+    Iterator& operator++() {
+      ++at_;
+      return *this;
+    }
+    Iterator operator++(int) { return Iterator(at_++); }
+    bool operator==(const Iterator&) const = default;
+
+   private:
+    std::vector<ServicePtr>::const_iterator at_;
+  };
+
+  ServiceList() = default;
+  // Sorted by name, each name once, none null.
+  explicit ServiceList(std::vector<ServicePtr> services) : services_(std::move(services)) {}
+
+  [[nodiscard]] Iterator begin() const { return Iterator(services_.begin()); }
+  [[nodiscard]] Iterator end() const { return Iterator(services_.end()); }
+  [[nodiscard]] std::size_t size() const { return services_.size(); }
+  [[nodiscard]] bool empty() const { return services_.empty(); }
+  [[nodiscard]] const std::vector<ServicePtr>& pointers() const { return services_; }
+  [[nodiscard]] const Service* find(std::string_view name) const;  // null: none
+  bool operator==(const ServiceList& other) const;
+
+ private:
+  std::vector<ServicePtr> services_;
 };
 
 class Catalog {
@@ -72,19 +124,28 @@ class Catalog {
   using Services = std::map<std::string, Service, std::less<>>;
   using Nodes = std::map<std::string, Node, std::less<>>;
 
+  // A service that is new or different; null: it is gone.
+  struct ServiceChange {
+    std::string name;
+    ServicePtr service;
+  };
+
   Catalog() = default;
   // Both are keyed by name; (address, port) is unique among all instances, and no two CIDRs of
-  // nodes overlap. Without entries there are none.
-  explicit Catalog(Services services, Nodes nodes = {},
-                   std::shared_ptr<const config::Entries> entries = nullptr);
-  Catalog(const Catalog&) = delete;  // the indexes point into the map
+  // nodes overlap.
+  explicit Catalog(Services services, Nodes nodes = {});
+  // What differs from an earlier snapshot, under the same rules; each name once. Costs a copy of
+  // the indexes, nothing for each service that stays.
+  Catalog(const Catalog& before, std::vector<ServiceChange> changes,
+          std::shared_ptr<const Nodes> nodes);
+  Catalog(const Catalog&) = delete;  // the indexes point into what it holds
   Catalog& operator=(const Catalog&) = delete;
 
-  [[nodiscard]] const Services& services() const { return services_; }
+  [[nodiscard]] const ServiceList& services() const { return services_; }
   [[nodiscard]] std::size_t instances() const { return by_endpoint_.size(); }
-  [[nodiscard]] const Nodes& nodes() const { return nodes_; }
-  // The services have been given what it says of them.
-  [[nodiscard]] const config::Entries& entries() const { return *entries_; }
+  [[nodiscard]] const Nodes& nodes() const { return *nodes_; }
+  // For the next snapshot, if the nodes stay.
+  [[nodiscard]] const std::shared_ptr<const Nodes>& shared_nodes() const { return nodes_; }
   [[nodiscard]] const Service* find(std::string_view name) const;
   // Every service with an instance at the address, by name. Pointers live as long as the catalog.
   [[nodiscard]] std::vector<const Service*> services_at(const Address& address) const;
@@ -98,13 +159,14 @@ class Catalog {
   [[nodiscard]] const Service* identity_of(std::span<const Address> addresses) const;
   [[nodiscard]] std::optional<std::string_view> identity_of(const Address& address) const;
   [[nodiscard]] bool operator==(const Catalog& other) const {
-    return services_ == other.services_ && nodes_ == other.nodes_ && *entries_ == *other.entries_;
+    return services_ == other.services_ && *nodes_ == *other.nodes_;
   }
 
  private:
-  Services services_;
-  Nodes nodes_;
-  std::shared_ptr<const config::Entries> entries_ = std::make_shared<const config::Entries>();
+  void index_nodes();
+
+  ServiceList services_;
+  std::shared_ptr<const Nodes> nodes_ = std::make_shared<const Nodes>();
   std::vector<std::pair<Endpoint, const Service*>> by_endpoint_;  // sorted by endpoint
   std::vector<std::pair<Cidr, const Node*>> by_cidr_;             // sorted by base
 };

@@ -212,6 +212,17 @@ TEST_F(DesiredTest, ThisNodeIsNotRemoteToItself) {
             static_cast<std::uint32_t>(MESH_CIDR_NODE));
 }
 
+TEST_F(DesiredTest, NobodyIsReachedAtANodeThatIsGoneAndNobodyInClear) {
+  other_node("there", {"10.0.1.0/24"});
+  nodes_["there"].gone = true;
+  instance(service("web"), "10.0.1.5", 80);
+  auto d = result();
+  EXPECT_TRUE(d.services.at(*labels_.get("web")).endpoints.empty());
+  EXPECT_EQ(d.addrs.count(abi("10.0.1.5")), 0u);
+  EXPECT_EQ(d.cidrs.at(bpf::to_abi(*Cidr::parse("10.0.1.0/24"))),
+            static_cast<std::uint32_t>(MESH_CIDR_REMOTE));
+}
+
 TEST_F(DesiredTest, AWorkloadOfThisNodeGoesBeforeTheCatalog) {
   workload(7, {"10.0.1.5"});
   other_node("there", {"10.0.1.0/24"});
