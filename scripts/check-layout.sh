@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Checks what no compiler does: the fixed top level, licence lines, modes of scripts; warns of long files.
+# Checks what no compiler does: the fixed top level, licence lines, modes of scripts, who may use which library; warns of
+# long files.
 #
 # Usage: scripts/check-layout.sh     (exit 1 when a rule is broken)
 set -euo pipefail
@@ -15,6 +16,14 @@ if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
 else
   mapfile -t files < <(find . -type f -not -path './.git/*' -not -path './build*' | sed 's,^\./,,' | sort)
 fi
+
+# Folders whose sources may include a library; each exception to the design is explained in its README.
+readonly -A MAY_INCLUDE=(
+  ['bpf/(bpf|libbpf)\.h']='agent/bpf'
+  ['openssl/']='ktls agent/identity'
+  ['boost/asio/ssl']='agent/store'
+  ['boost/beast']='metrics agent/l7 agent/catalog agent/admin agent/store'
+)
 
 bad=0
 complain() {
@@ -38,5 +47,11 @@ for file in "${files[@]}"; do
   case $file in
     scripts/*.sh | .ci/run) [[ -x $file ]] || complain "$file is a script but not executable" ;;
   esac
+done
+for library in "${!MAY_INCLUDE[@]}"; do
+  while read -r file; do
+    [[ " ${MAY_INCLUDE[$library]} " == *" ${file%/*} "* ]] ||
+      complain "$file includes $library, which is for ${MAY_INCLUDE[$library]}"
+  done < <(grep -rlE "^#include [<\"]$library" --include='*.h' --include='*.cpp' agent ktls metrics || true)
 done
 ((bad == 0)) || exit 1

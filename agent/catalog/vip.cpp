@@ -79,6 +79,12 @@ Status VipAllocator::seed(std::string_view name, const Address& v4) {
   return {};
 }
 
+std::map<std::string, Address> VipAllocator::assignments() const {
+  std::map<std::string, Address> all;
+  for (const auto& [name, value] : by_name_) all.emplace(name, vip_of(value).v4);
+  return all;
+}
+
 std::uint32_t VipAllocator::place(const std::string& name) {
   std::uint32_t value = preferred(name);
   while (by_vip_.contains(value)) value = value == kLast ? kFirst : value + 1;

@@ -44,6 +44,8 @@ class VipAllocator {
 
   [[nodiscard]] const Cidr& prefix6() const { return prefix6_; }
   [[nodiscard]] std::size_t remembered() const { return by_name_.size(); }
+  // Every assignment that is remembered: name and IPv4 VIP.
+  [[nodiscard]] std::map<std::string, Address> assignments() const;
 
   // Where the search for a free VIP of a name begins: 32 bits, host byte order.
   static std::uint32_t preferred(std::string_view name);

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/store/address.h"
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+
+#include "agent/base/address.h"
+
+namespace mesh::store {
+namespace {
+
+namespace ssl = boost::asio::ssl;
+
+constexpr std::string_view kDefaultPort = "2379";
+constexpr std::size_t kMaxEndpoints = 32;
+constexpr std::string_view kForm = "etcd://HOST:PORT[,HOST:PORT...], or etcds:// with TLS";
+
+bool is_host_name(std::string_view host) {
+  return !host.empty() && host.size() <= 253 && host.front() != '-' &&
+         std::all_of(host.begin(), host.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '-' || c == '.' || c == '_';
+         });
+}
+
+Result<StoreEndpoint> parse_endpoint(std::string_view text) {
+  StoreEndpoint endpoint{"", std::string(kDefaultPort)};
+  std::string_view rest;
+  if (text.starts_with('[')) {
+    const auto end = text.find(']');
+    if (end == std::string_view::npos) return fail("'{}' has no ']'", text);
+    endpoint.host = text.substr(1, end - 1);
+    rest = text.substr(end + 1);
+    if (!Address::parse(endpoint.host)) return fail("'{}' is not an IPv6 address", endpoint.host);
+  } else {
+    const auto colon = text.find(':');
+    endpoint.host = text.substr(0, colon);
+    rest = colon == std::string_view::npos ? std::string_view() : text.substr(colon);
+    if (!is_host_name(endpoint.host))
+      return fail("'{}' is not HOST:PORT (an IPv6 address needs brackets)", text);
+  }
+  if (rest.empty()) return endpoint;
+  std::uint16_t port = 0;
+  const char* end = rest.data() + rest.size();
+  auto [stop, code] = std::from_chars(rest.data() + 1, end, port);
+  if (rest.front() != ':' || code != std::errc{} || stop != end || port == 0)
+    return fail("'{}' has no port of 1 to 65535", text);
+  endpoint.port = std::to_string(port);
+  return endpoint;
+}
+
+}  // namespace
+
+std::string StoreEndpoint::to_string() const {
+  return host.find(':') == std::string::npos ? host + ":" + port : "[" + host + "]:" + port;
+}
+
+Result<StoreAddress> parse_store(std::string_view text) {
+  StoreAddress address;
+  std::string_view rest = text;
+  if (rest.starts_with("etcds://")) {
+    address.tls = true;
+    rest.remove_prefix(8);
+  } else if (rest.starts_with("etcd://")) {
+    rest.remove_prefix(7);
+  } else {
+    return fail("'{}': expected {}", text, kForm);
+  }
+  while (true) {
+    const auto comma = rest.find(',');
+    auto endpoint = parse_endpoint(rest.substr(0, comma));
+    if (!endpoint) return tl::unexpected(std::move(endpoint).error());
+    if (std::find(address.endpoints.begin(), address.endpoints.end(), *endpoint) !=
+        address.endpoints.end())
+      return fail("{} is given twice", endpoint->to_string());
+    address.endpoints.push_back(std::move(*endpoint));
+    if (comma == std::string_view::npos) break;
+    rest.remove_prefix(comma + 1);
+  }
+  if (address.endpoints.size() > kMaxEndpoints)
+    return fail("more than {} endpoints", kMaxEndpoints);
+  return address;
+}
+
+Status check_access(const StoreAddress& address, const StoreAccess& access) {
+  if (!address.tls &&
+      (!access.ca_file.empty() || !access.cert_file.empty() || !access.key_file.empty()))
+    return fail("certificates are for etcds://, but --store says etcd://");
+  if (access.cert_file.empty() != access.key_file.empty())
+    return fail("--store-cert-file and --store-key-file go together");
+  if (access.user.empty() != access.password_file.empty())
+    return fail("--store-user and --store-password-file go together");
+  return {};
+}
+
+Result<std::shared_ptr<ssl::context>> make_tls(const StoreAccess& access) {
+  std::shared_ptr<ssl::context> tls;
+  try {
+    tls = std::make_shared<ssl::context>(ssl::context::tls_client);
+  } catch (const std::exception& error) {
+    return fail("TLS: {}", error.what());
+  }
+  boost::system::error_code code;
+  // The outcome of each call is in `code`, its return value is the same.
+  (void)tls->set_options(
+      ssl::context::default_workarounds | ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1, code);
+  if (!code) (void)tls->set_verify_mode(ssl::verify_peer, code);
+  if (code) return fail("TLS: {}", code.message());
+  if (access.ca_file.empty())
+    (void)tls->set_default_verify_paths(code);
+  else
+    (void)tls->load_verify_file(access.ca_file, code);
+  if (code) return fail("--store-ca-file {}: {}", access.ca_file, code.message());
+  if (access.cert_file.empty()) return tls;
+  (void)tls->use_certificate_chain_file(access.cert_file, code);
+  if (code) return fail("--store-cert-file {}: {}", access.cert_file, code.message());
+  (void)tls->use_private_key_file(access.key_file, ssl::context::pem, code);
+  if (code) return fail("--store-key-file {}: {}", access.key_file, code.message());
+  return tls;
+}
+
+Result<std::string> read_password(const std::string& file) {
+  std::ifstream in(file);
+  std::string line;
+  if (!in || !std::getline(in, line)) return fail("--store-password-file {}: cannot read", file);
+  if (!line.empty() && line.back() == '\r') line.pop_back();
+  if (line.empty()) return fail("--store-password-file {}: the first line is empty", file);
+  return line;
+}
+
+}  // namespace mesh::store

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/store/store_source.h"
+
+#include <algorithm>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+namespace mesh::store {
+namespace {
+
+namespace net = boost::asio;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kMaxRefusals = 50;
+constexpr std::chrono::milliseconds kReportPace{500};
+
+}  // namespace
+
+// Everything but what is marked otherwise is on the thread of io_.
+class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
+ public:
+  Impl(net::io_context& control, StoreOptions options)
+      : control_(control),
+        options_(std::move(options)),
+        engine_(io_, options_.etcd),
+        content_({options_.own, *options_.own.vip_cidr6}),
+        registrar_(io_, {options_.own.name, options_.lease_ttl, options_.vip_wishes}, engine_,
+                   content_),
+        build_timer_(io_),
+        report_timer_(io_),
+        local_seen_(!options_.expect_local) {
+    report_.engine = engine_.describe();
+    report_.state.reason = "not connected yet";
+    report_.since = Clock::now();
+  }
+
+  // Thread of control_.
+  Status start(Handlers handlers) {
+    handlers_ = std::move(handlers);
+    net::post(io_, [this] { run(); });
+    try {
+      thread_ = std::thread([this] { io_.run(); });
+    } catch (const std::exception& error) {
+      return fail("store: cannot start a thread: {}", error.what());
+    }
+    return {};
+  }
+
+  // Thread of control_.
+  void stop() {
+    handlers_ = {};
+    if (!thread_.joinable()) return;
+    net::post(io_, [this] {
+      stopped_ = true;
+      engine_.stop();
+      registrar_.stop();
+      build_timer_.cancel();
+      report_timer_.cancel();
+      work_.reset();
+    });
+    thread_.join();
+  }
+
+  // Thread of control_.
+  void set_local(std::shared_ptr<const catalog::Catalog> catalog) {
+    net::post(io_, [this, catalog = std::move(catalog)] {
+      local_seen_ = true;
+      content_.set_local(*catalog);
+      changed();
+    });
+  }
+
+  // Any thread.
+  [[nodiscard]] StoreReport report() const {
+    std::lock_guard lock(mutex_);
+    return report_;
+  }
+  [[nodiscard]] StoreCounters counters() const {
+    const auto& e = engine_.counters();
+    const auto& r = registrar_.counters();
+    return {e.events,   e.snapshots,   e.sessions,  e.errors, e.compactions,
+            e.restores, e.logins,      e.too_large, r.writes, r.conflicts,
+            r.failures, r.leases_lost, published_,  merged_,  e.revision};
+  }
+
+ private:
+  void run() {
+    Engine::Handlers handlers;
+    handlers.on_snapshot = [this](Snapshot snapshot) {
+      content_.load(std::move(snapshot));
+      changed();
+    };
+    handlers.on_batch = [this](Batch batch) {
+      content_.apply(std::move(batch));
+      changed();
+    };
+    handlers.on_state = [this](const EngineState& state) { on_state(state); };
+    if (!options_.node_address.is_unset()) set_own_node(options_.node_address);
+    engine_.start(std::move(handlers));
+    registrar_.start();
+    update_report();
+  }
+
+  void set_own_node(const Address& address) {
+    catalog::Node node;
+    node.name = options_.own.name;
+    node.address = address;
+    node.cidrs = options_.own.cidrs;
+    std::sort(node.cidrs.begin(), node.cidrs.end());
+    content_.set_own_node(node);
+    address_known_ = true;
+  }
+
+  void on_state(const EngineState& state) {
+    if (state.connected && options_.node_address.is_unset() && !state.local.is_unset() &&
+        !state.local.is_loopback()) {
+      set_own_node(state.local);
+      changed();
+    }
+    {
+      std::lock_guard lock(mutex_);
+      if (state.connected != report_.state.connected) report_.since = Clock::now();
+      report_.state = state;
+    }
+    registrar_.set_connected(state.connected);
+  }
+
+  // Builds soon: at once after a pause, with others when they come in a row.
+  void changed() {
+    if (build_pending_ || stopped_) return;
+    build_pending_ = true;
+    build_timer_.expires_at(std::max(Clock::now(), last_build_ + options_.pace));
+    build_timer_.async_wait([this](const boost::system::error_code& code) {
+      build_pending_ = false;
+      if (!code && !stopped_) build();
+    });
+  }
+
+  void build() {
+    auto catalog = content_.build();
+    if (catalog && local_seen_ && catalog != built_) {
+      built_ = catalog;
+      bool post = false;
+      {
+        std::lock_guard lock(mutex_);
+        if (next_) ++merged_;
+        post = !next_;
+        next_ = std::move(catalog);
+      }
+      if (post) net::post(control_, [self = shared_from_this()] { self->deliver(); });
+    }
+    registrar_.wake();
+    last_build_ = Clock::now();
+  }
+
+  // Thread of control_. Only the newest counts: a control thread that is slow passes over some.
+  void deliver() {
+    std::shared_ptr<const catalog::Catalog> catalog;
+    {
+      std::lock_guard lock(mutex_);
+      catalog = std::move(next_);
+      next_ = nullptr;
+    }
+    // A copy: the handler may call stop(), which drops the original.
+    if (auto handler = handlers_.on_catalog; handler && catalog) {
+      ++published_;
+      handler(std::move(catalog));
+    }
+  }
+
+  void update_report() {
+    auto stats = content_.stats();
+    auto refusals = content_.refusals(kMaxRefusals);
+    std::string problem = registrar_.problem();
+    if (!address_known_)
+      problem = report_.state.connected
+                    ? "the store is reached over loopback, so this node's address is not known: "
+                      "give --node-address"
+                    : "this node's address is known when the store is reached";
+    {
+      std::lock_guard lock(mutex_);
+      report_.content = stats;
+      report_.refusals = std::move(refusals);
+      report_.revision = engine_.counters().revision;
+      report_.lease = registrar_.lease();
+      report_.registration_problem = std::move(problem);
+      report_.foreign_local = content_.foreign_local();
+    }
+    report_timer_.expires_after(kReportPace);
+    report_timer_.async_wait([this](const boost::system::error_code& code) {
+      if (!code && !stopped_) update_report();
+    });
+  }
+
+  net::io_context& control_;
+  StoreOptions options_;
+  net::io_context io_{1};
+  net::executor_work_guard<net::io_context::executor_type> work_{io_.get_executor()};
+  EtcdEngine engine_;
+  Content content_;
+  Registrar registrar_;
+  net::steady_timer build_timer_;
+  net::steady_timer report_timer_;
+  bool build_pending_ = false;
+  bool stopped_ = false;
+  bool local_seen_;
+  bool address_known_ = false;
+  Clock::time_point last_build_{};
+  std::shared_ptr<const catalog::Catalog> built_;
+  std::atomic<std::uint64_t> published_{0};
+  std::atomic<std::uint64_t> merged_{0};
+
+  Handlers handlers_;  // thread of control_
+  std::thread thread_;
+
+  mutable std::mutex mutex_;
+  StoreReport report_;
+  std::shared_ptr<const catalog::Catalog> next_;  // not delivered yet
+};
+
+StoreSource::StoreSource(net::io_context& control, StoreOptions options)
+    : impl_(std::make_shared<Impl>(control, std::move(options))) {}
+StoreSource::~StoreSource() { impl_->stop(); }
+
+Status StoreSource::start(Handlers handlers) { return impl_->start(std::move(handlers)); }
+void StoreSource::stop() { impl_->stop(); }
+void StoreSource::set_local(std::shared_ptr<const catalog::Catalog> catalog) {
+  impl_->set_local(std::move(catalog));
+}
+StoreReport StoreSource::report() const { return impl_->report(); }
+StoreCounters StoreSource::counters() const { return impl_->counters(); }
+
+}  // namespace mesh::store
