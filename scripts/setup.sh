@@ -23,6 +23,8 @@ PACKAGES=(
   prometheus python3 python3-grpcio python3-yaml netcat-openbsd postgresql
   # Tests: what others see of a mesh leg, and a clock that is wrong.
   tshark faketime
+  # Tests: the store of many nodes.
+  etcd-server etcd-client
   # VM: emulator, guest's first user space, module tools, unpacking of kernels.
   qemu-system-x86 busybox-static kmod cpio xz-utils zstd
 )
