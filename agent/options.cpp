@@ -188,8 +188,8 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   add("--node-name", options.node_name, "Name of this node, as in the catalog's nodes")
       ->type_name("NAME");
   add("--config-dir", options.config_dir,
-      "Directory of *.hcl, *.json and *.yaml files with Consul service definitions, config entries "
-      "and nodes, watched")
+      "Directory of HCL, JSON and YAML files with Consul service definitions, nodes and config "
+      "entries, watched")
       ->type_name("DIR");
   add("--metrics-listen", texts.metrics_listen, "Where /metrics, /healthz and /readyz are served")
       ->type_name("ADDR:PORT");

@@ -13,7 +13,8 @@ PACKAGES=(
   ca-certificates git g++ clang-14 libclang-rt-14-dev cmake ninja-build ccache pkg-config bpftool
   # Build: libraries.
   libc6-dev libbpf-dev libssl-dev libboost1.81-dev libcli11-dev nlohmann-json3-dev libspdlog-dev
-  libfmt-dev libexpected-dev libre2-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libfmt-dev libexpected-dev libre2-dev libyaml-cpp-dev libgtest-dev libgmock-dev
+  libbenchmark-dev
   # Checks.
   shellcheck clang-format-14
   # Tests: namespaces, packet filters to compare or to masquerade with, captures, processes.

@@ -19,8 +19,8 @@ struct CheckReport {
   std::size_t entries = 0;
 };
 
-// The files are checked together, as one configuration. A directory stands for the files
-// of it that are read.
+// The files are checked together, as one configuration. A directory stands for its configuration
+// files.
 CheckReport validate_files(const std::vector<std::string>& paths);
 
 }  // namespace mesh::catalog

@@ -48,53 +48,46 @@ bool is_unicast(const Address& address) {
   return !(address.is_unset() || any4 || multicast || virtual4 || address.is_loopback());
 }
 
-void DefinitionReader::error(syntax::Position at, std::string key, std::string what) {
-  errors_.add({file_name_, at, std::move(key), std::move(what)});
-  ++found_;
-}
-
-void DefinitionReader::given_twice(const syntax::Member& member, syntax::Position first,
-                                   std::string key) {
-  error(member.key_at, std::move(key),
-        fmt::format("given twice, first at line {} column {}", first.line, first.column));
-}
-
-void DefinitionReader::wrong_type(const syntax::Value& value, std::string key,
-                                  std::string_view expected) {
-  error(value.at, std::move(key), fmt::format("expected {}, got {}", expected, value.describe()));
-}
-
-std::map<std::string, std::string> DefinitionReader::meta(
-    const syntax::Value& value, const std::string& path,
-    const std::function<void(const syntax::Member&, const std::string& key)>& on_mesh) {
-  std::map<std::string, std::string> out;
-  const auto* object = value.get<syntax::Object>();
-  if (object == nullptr || object->size() > kMaxMetaPairs) {
-    wrong_type(value, path, "an object of at most 64 strings");
-    return out;
-  }
+void read_meta(syntax::Fields& fields, std::map<std::string, std::string>& out,
+               const std::function<void(const syntax::Member&, const syntax::Path& path,
+                                        const std::string& text)>& on_mesh) {
+  const syntax::Value* value = fields.value("Meta");
+  if (value == nullptr || value->is_null()) return;
+  auto& decoder = fields.decoder();
+  const std::string name = fields.written("Meta");
+  const syntax::Path path = fields.path() / name;
+  std::vector<const syntax::Object*> parts;
+  if (!decoder.objects(*value, path, parts)) return;
   std::map<std::string_view, syntax::Position> seen;
-  for (const auto& member : *object) {
-    std::string key = fmt::format("{}.{}", path, syntax::printable(member.key));
-    auto [first, fresh] = seen.emplace(member.key, member.key_at);
-    if (!fresh) {
-      given_twice(member, first->second, std::move(key));
-      continue;
+  std::size_t pairs = 0;
+  for (const syntax::Object* part : parts) {
+    if ((pairs += part->size()) > kMaxMetaPairs)
+      return decoder.error(value->at, path.to_string(), "expected at most 64 strings");
+    for (const auto& member : *part) {
+      const syntax::Path inside = path / member.key;
+      auto [first, fresh] = seen.emplace(member.key, member.key_at);
+      std::string text;
+      if (!fresh)
+        (void)decoder.given_twice(member, first->second, inside);
+      else if (!is_meta_key(member.key))
+        decoder.error(member.key_at, inside.to_string(),
+                      "expected a key of 1 to 128 letters, digits, '-' or '_'");
+      else if (!decoder.decode(member.value, inside, text))
+        continue;
+      else if (text.size() > kMaxMetaValueBytes)
+        decoder.wrong(member.value, inside, "a string of at most 512 bytes");
+      else if (out.emplace(member.key, text).second && member.key.starts_with("mesh-"))
+        on_mesh(member, inside, text);
     }
-    if (!is_meta_key(member.key)) {
-      error(member.key_at, std::move(key),
-            "expected a key of 1 to 128 letters, digits, '-' or '_'");
-      continue;
-    }
-    const auto* text = member.value.get<std::string>();
-    if (text == nullptr || text->size() > kMaxMetaValueBytes) {
-      wrong_type(member.value, std::move(key), "a string of at most 512 bytes");
-      continue;
-    }
-    if (member.key.starts_with("mesh-")) on_mesh(member, key);
-    out.emplace(member.key, *text);
   }
-  return out;
+}
+
+void only_default_tenancy(syntax::Fields& fields) {
+  for (std::string_view key : {"Namespace", "Partition"}) {
+    std::string name;
+    if (fields.get(key, name) && !name.empty() && name != "default")
+      fields.wrong(key, "\"default\" or nothing (there are no others)");
+  }
 }
 
 }  // namespace mesh::catalog

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A directory of *.json files as the source of the catalog: watched with inotify, read as a whole
-// on a thread of its own, applied as a whole. README.md says how each way of changing files is
-// treated.
+// A directory of configuration files as the source of the catalog: watched with inotify, read as a
+// whole on a thread of its own, applied as a whole. README.md says how each way of changing files
+// is treated.
 #pragma once
 
 #include <boost/asio/io_context.hpp>

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "agent/base/address.h"
+#include "agent/catalog/health_check.h"
 #include "agent/config/entries.h"
 
 namespace mesh::catalog {
@@ -37,12 +38,28 @@ struct ServiceFlags {
   bool operator==(const ServiceFlags&) const = default;
 };
 
+// How much of a service's traffic an instance gets, by its health.
+struct Weights {
+  std::uint16_t passing = 1;  // never 0
+  std::uint16_t warning = 1;
+  bool operator==(const Weights&) const = default;
+};
+
+struct TaggedAddress {
+  std::string address;     // as written
+  std::uint16_t port = 0;  // 0: not given
+  bool operator==(const TaggedAddress&) const = default;
+};
+
 struct Instance {
   std::string id;  // unique in the catalog
   Address address;
   std::uint16_t port = 0;  // host byte order, never 0
   std::vector<std::string> tags;
   std::map<std::string, std::string> meta;  // as written, mesh-* keys included
+  Weights weights = {};
+  std::map<std::string, TaggedAddress> tagged_addresses = {};  // "lan", "wan", ...
+  std::vector<HealthCheck> checks = {};
 
   [[nodiscard]] Endpoint endpoint() const { return {address, port}; }
   bool operator==(const Instance&) const = default;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Node definitions in JSON. Checks every definition on its own; what must hold between definitions
-// is assemble.h's job. README.md lists the accepted keys.
+// Node definitions. Checks every definition on its own; what must hold between definitions is
+// assemble.h's job. README.md lists the accepted keys.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,7 @@
 #include <vector>
 
 #include "agent/catalog/model.h"
-#include "agent/syntax/errors.h"
-#include "agent/syntax/value.h"
+#include "agent/syntax/decode.h"
 
 namespace mesh::catalog {
 
@@ -25,10 +24,6 @@ struct NodeDefinition {
   syntax::Position address_at;
 };
 
-// Appends the definition at `value`, known as `path`, if it is valid, and what is wrong with it to
-// `errors`. `file_name` is that of index `file`.
-void read_node_definition(const syntax::Value& value, const std::string& path, std::uint32_t file,
-                          const std::string& file_name, std::vector<NodeDefinition>& out,
-                          syntax::ErrorList& errors);
+void decode_fields(syntax::Fields& fields, NodeDefinition& out);
 
 }  // namespace mesh::catalog

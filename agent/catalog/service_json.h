@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files of service and node definitions in JSON to definitions of the catalog. Checks every
-// definition on its own; what must hold between definitions is assemble.h's job. README.md lists
-// the accepted keys.
+// Documents of service and node definitions, in whatever syntax, to definitions of the catalog.
+// Checks every definition on its own; what must hold between definitions is assemble.h's job.
+// README.md lists the accepted keys.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 #include "agent/catalog/model.h"
 #include "agent/catalog/node_json.h"
-#include "agent/syntax/errors.h"
+#include "agent/syntax/decode.h"
 
 namespace mesh::catalog {
 
@@ -24,6 +24,8 @@ struct ServiceDefinition {
   bool inbound_given = false;
   ServiceFlags flags;
   Instance instance;
+
+  bool left_out = false;  // valid, but no instance of a service
 
   std::uint32_t file = 0;  // index into Definitions::files
   std::string key;         // "service" or "services[3]"
@@ -43,10 +45,11 @@ struct Definitions {
   std::vector<NodeDefinition> nodes;
 };
 
-// Appends the valid definitions of one document to `out` and what is wrong with the others to
-// `errors`. The file of the text must be JSON.
-void read_service_definitions(std::string file, const syntax::Value& document, Definitions& out,
-                              syntax::ErrorList& errors);
+// Appends the valid definitions of one document of the decoder's file to `out`, and tells what is
+// wrong with the others.
+void read_service_definitions(const syntax::Value& document, syntax::Decoder& decoder,
+                              Definitions& out);
+// The same for a text in JSON; warnings are lost.
 void read_service_definitions(std::string file, std::string_view text, Definitions& out,
                               syntax::ErrorList& errors);
 

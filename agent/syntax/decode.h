@@ -185,6 +185,8 @@ class Decoder {
 
   // False, after it told that `member` was there already.
   bool given_twice(const Member& member, Position first, const Path& path);
+  // An object is itself, a list of objects are its elements. False if it is neither (told).
+  bool objects(const Value& value, const Path& path, std::vector<const Object*>& out);
 
  private:
   friend class Fields;
@@ -209,7 +211,6 @@ class Decoder {
   static const Value& unwrapped(const Value& value);
   // The object that stands for a struct; null without an error for null and [].
   const Object* struct_object(const Value& value, const Path& path, Position& at, bool& good);
-  bool objects(const Value& value, const Path& path, std::vector<const Object*>& out);
   std::size_t decode_word(const Value& value, const Path& path,
                           std::span<const std::string_view> words);
 
@@ -271,6 +272,8 @@ class Fields {
   void refuse(std::string_view key, std::string_view why, Aliases aliases = {});
   // Keys that an entry carries when it was read from a Consul server.
   void ignore_server_keys();
+  // Whatever else is there is neither read nor an unknown key.
+  void ignore_rest() { taken_.assign(taken_.size(), true); }
 
   // An error at the value of `key`, or at the object when the key is not there.
   void error(std::string_view key, std::string what);
@@ -283,6 +286,8 @@ class Fields {
   [[nodiscard]] Position at(std::string_view key) const;  // of a value; of the object if not there
   [[nodiscard]] const Path& path() const { return path_; }
   [[nodiscard]] std::string path(std::string_view key) const;
+  // The key as the file has it, `key` itself if it is not there.
+  [[nodiscard]] std::string written(std::string_view key) const;
   [[nodiscard]] const Object& object() const { return object_; }
   [[nodiscard]] Decoder& decoder() { return decoder_; }
 

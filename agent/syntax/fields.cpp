@@ -153,9 +153,14 @@ Position Fields::at(std::string_view key) const {
   return member == nullptr ? at_ : member->value.at;
 }
 
-std::string Fields::path(std::string_view key) const {
+std::string Fields::written(std::string_view key) const {
   const Member* member = found(key);
-  return (path_ / (member == nullptr ? key : std::string_view(member->key))).to_string();
+  return member == nullptr ? std::string(key) : member->key;
+}
+
+std::string Fields::path(std::string_view key) const {
+  const std::string name = written(key);
+  return (path_ / name).to_string();
 }
 
 std::string Fields::hint(std::string_view written) const {

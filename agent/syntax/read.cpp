@@ -32,8 +32,13 @@ tl::expected<std::vector<Value>, SyntaxError> read_documents(Format format, std:
       return single(read_hcl(text));
     case Format::Json:
       return single(read_json(text));
-    case Format::Yaml:
-      return read_yaml(text);
+    case Format::Yaml: {
+      auto documents = read_yaml(text);
+      // A file that is about to be written must not pass for one that takes everything away.
+      if (documents && documents->empty())
+        return tl::unexpected(SyntaxError{{1, 1}, "there is nothing in the file"});
+      return documents;
+    }
   }
   return tl::unexpected(SyntaxError{{}, "a syntax that nobody reads"});
 }

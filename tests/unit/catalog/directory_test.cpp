@@ -415,5 +415,23 @@ TEST_F(DirectoryTest, ReadsAThousandServicesQuicklyAndNeverOnTheLoop) {
   EXPECT_LT(longest, 50.0);
 }
 
+TEST_F(DirectoryTest, ReadsEverySyntax) {
+  write("a.json", service_text("a", "10.0.0.1"));
+  ASSERT_TRUE(start());
+  until_services({"a"});
+  write("b.hcl", "service { name = \"b\" address = \"10.0.0.2\" port = 80 }\n");
+  until_services({"a", "b"});
+  write("c.yaml", "service: {name: c, address: 10.0.0.3, port: 80}\n");
+  write("d.yml", "service: {name: d, address: 10.0.0.4, port: 80}\n");
+  until_services({"a", "b", "c", "d"});
+  EXPECT_EQ(errors_, 0);
+  // As a program leaves it that opens a file to write it anew.
+  write("c.yaml", "");
+  until([&] { return errors_ == 1; }, "the empty file is refused");
+  EXPECT_NE(last_errors_[0].to_string().find("there is nothing in the file"), std::string::npos);
+  fs::remove(in("c.yaml"));
+  until_services({"a", "b", "d"});
+}
+
 }  // namespace
 }  // namespace mesh::catalog
