@@ -13,6 +13,7 @@
 #include <optional>
 #include <thread>
 
+#include "agent/admin/health_report.h"
 #include "agent/admin/intentions.h"
 #include "agent/admin/report.h"
 #include "agent/admin/server.h"
@@ -29,6 +30,9 @@
 #include "agent/capture/sock_destroy.h"
 #include "agent/catalog/directory.h"
 #include "agent/catalog/own_node.h"
+#include "agent/dns/server.h"
+#include "agent/dns_collector.h"
+#include "agent/health_collector.h"
 #include "agent/keylog.h"
 #include "agent/relay/pool.h"
 #include "agent/tls_collector.h"
@@ -99,7 +103,8 @@ class App {
   std::unique_ptr<bpf::Datapath> datapath_;
   std::unique_ptr<relay::Pool> relay_;
   std::unique_ptr<capture::Mesh> mesh_;  // null: no identities
-  std::unique_ptr<dns::Server> dns_;     // null: switched off
+  std::unique_ptr<capture::HealthCapture> health_;
+  std::unique_ptr<dns::Server> dns_;  // null: switched off
   std::unique_ptr<capture::DnsCapture> dns_capture_;
   std::unique_ptr<capture::Controller> controller_;
   std::unique_ptr<workload::Discovery> discovery_;
@@ -109,6 +114,7 @@ class App {
   std::unique_ptr<AgentCollector> agent_collector_;
   std::unique_ptr<TlsCollector> tls_collector_;
   std::unique_ptr<DnsCollector> dns_collector_;
+  std::unique_ptr<HealthCollector> health_collector_;
   std::uint64_t beats_ = 0;
   Pace record_sweep_{kRecordSweep};
   bool draining_ = false;
@@ -196,10 +202,15 @@ Status App::start_datapath() {
     MESH_TRY(registry_.add(*tls_collector_), "metrics");
   }
 
+  health_ = std::make_unique<capture::HealthCapture>(io_, *datapath_, [this] {
+    if (controller_) controller_->refresh();
+  });
+  health_collector_ = std::make_unique<HealthCollector>(health_->runner());
+  MESH_TRY(registry_.add(*health_collector_), "metrics");
   if (!options_.disable_dns) {
     dns_ = std::make_unique<dns::Server>(
         dns::ServerOptions{.zone = {options_.dns_domain, options_.datacenter}});
-    dns_capture_ = std::make_unique<capture::DnsCapture>(*dns_, *datapath_);
+    dns_capture_ = std::make_unique<capture::DnsCapture>(*dns_, *datapath_, health_->table());
     dns_collector_ = std::make_unique<DnsCollector>(*dns_);
     MESH_TRY(registry_.add(*dns_collector_), "metrics");
   }
@@ -215,6 +226,7 @@ Status App::start_datapath() {
       .default_policy = options_.default_policy,
       .mesh = mesh_.get(),
       .dns = dns_capture_.get(),
+      .health = health_.get(),
   };
   controller_ =
       std::make_unique<capture::Controller>(io_, std::move(capture_options), *datapath_, *relay_);
@@ -347,8 +359,8 @@ std::optional<std::string> App::not_ready() const {
 }
 
 admin::ReportSources App::sources() {
-  return {options_.node_name, *controller_, *datapath_,    *relay_,
-          mesh_.get(),        degraded(),   config_errors_};
+  return {options_.node_name, *controller_,      *datapath_, *relay_,
+          mesh_.get(),        health_->runner(), degraded(), config_errors_};
 }
 
 void App::add_admin_commands() {
@@ -360,6 +372,9 @@ void App::add_admin_commands() {
   });
   admin_server_->handle("intention", [this](const nlohmann::json& request) {
     return admin::answer_intention(*controller_, *datapath_, request);
+  });
+  admin_server_->handle("check", [this](const nlohmann::json& request) {
+    return admin::hear_check(health_->runner(), request);
   });
   admin_server_->handle("debug", [this](const nlohmann::json& request) {
     return admin::set_switches(*datapath_, request, mesh_.get());

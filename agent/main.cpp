@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
       return mesh::admin::run_preflight(*options);
     case mesh::Command::ShowStatus:
     case mesh::Command::ShowConnections:
+    case mesh::Command::Check:
     case mesh::Command::Debug:
       return mesh::admin::run_client(*options);
     case mesh::Command::Ca:

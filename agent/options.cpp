@@ -266,6 +266,17 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
           Command::Cleanup);
   command("guard", "Pin a deny for mesh destinations until the agent starts; for a boot unit",
           Command::Guard);
+  auto* health =
+      command("check", "Tell a TTL check of this node how its instance is", Command::Check);
+  for (const auto& [verb, status] :
+       {std::pair{"pass", "passing"}, {"warn", "warning"}, {"fail", "critical"}}) {
+    auto* sub = health->add_subcommand(verb, fmt::format("It is {}", status));
+    sub->callback([&options, status = status] { options.check_status = status; });
+    sub->add_option("id", options.check_id, "Of the check, as `status --json` shows it")
+        ->required();
+    sub->add_option("note", options.check_note, "For people");
+  }
+  health->require_subcommand(1);
   auto* debug = command("debug", "Change switches of the running agent", Command::Debug);
   auto* set = debug->add_subcommand(
       "set",

@@ -22,6 +22,7 @@ enum class Command {
   ShowConnections,
   Cleanup,
   Guard,
+  Check,
   Debug,
   Ca,
   Catalog,  // config, service
@@ -53,10 +54,14 @@ struct Options {
   std::string log_level;
   log::Format log_format = log::Format::Text;
 
-  bool json = false;                       // status, connections, preflight
-  std::vector<std::string> debug_values;   // debug set: key=value
-  identity::CaOptions ca;                  // ca
-  catalog::CatalogCommandOptions catalog;  // config, service
+  bool json = false;                               // status, connections, preflight
+  std::vector<std::string> debug_values;           // debug set: key=value
+  identity::CaOptions ca;                          // ca
+  catalog::CatalogCommandOptions catalog;          // config, service
+  std::string check_id, check_status, check_note;  // check pass, warn, fail
+  std::string intention_source;                    // intention check; empty: match
+  std::string intention_destination;
+  bool offline = false;  // --config-dir on the command line: files answer, not the agent
 };
 
 // Takes the ranges as --node-cidr and checks them against the others; ranges of the mesh that lie

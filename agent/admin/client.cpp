@@ -124,6 +124,12 @@ int run_client(const Options& options) {
     case Command::ShowConnections:
       request = {{"command", "connections"}};
       break;
+    case Command::Check:
+      request = {{"command", "check"},
+                 {"check", options.check_id},
+                 {"status", options.check_status},
+                 {"note", options.check_note}};
+      break;
     default:
       request = {{"command", "debug"}, {"set", options.debug_values}};
       break;
@@ -133,7 +139,7 @@ int run_client(const Options& options) {
     fmt::print(stderr, "mesh-agent: {}\n", answer.error().what);
     return 1;
   }
-  if (options.json || options.command == Command::Debug) {
+  if (options.json || options.command == Command::Debug || options.command == Command::Check) {
     fmt::print("{}\n", answer->dump(2));
   } else if (options.command == Command::ShowStatus) {
     print_status(*answer);

@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "agent/admin/health_report.h"
 #include "agent/admin/tls_report.h"
 #include "agent/bpf/abi_convert.h"
 
@@ -141,6 +142,8 @@ json status_report(const ReportSources& s) {
           {"nodes", std::move(nodes)},
           {"unguarded_cidrs", std::move(unguarded)},
           {"services", std::move(services)},
+          {"intentions", std::move(intentions)},
+          {"checks", checks_report(s.health)},
           {"degraded", std::move(degraded)},
           {"config_errors", s.config_errors},
           {"datapath_error", s.controller.last_failure()},

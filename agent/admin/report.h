@@ -6,6 +6,7 @@
 
 #include "agent/bpf/datapath.h"
 #include "agent/capture/controller.h"
+#include "agent/health/runner.h"
 #include "agent/relay/pool.h"
 #include "metrics/mesh_source.h"
 
@@ -17,6 +18,7 @@ struct ReportSources {
   const bpf::Datapath& datapath;
   relay::Pool& relay;
   const capture::Mesh* mesh;  // null: no identities
+  const health::Runner& health;
   std::vector<metrics::DegradedFeature> degraded;
   std::vector<std::string> config_errors;
 };

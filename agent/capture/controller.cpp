@@ -380,6 +380,10 @@ Status Controller::apply_now() {
   // Until the first catalog is there, services stay as an earlier agent left them: only who is who
   // is brought up to date.
   static const catalog::Catalog kEmpty;
+  if (options_.health != nullptr) {
+    options_.health->update(node_, catalog_ ? *catalog_ : kEmpty, *directory_);
+    node_.health = options_.health->table().all();
+  }
   auto computed = compute(node_, catalog_ ? *catalog_ : kEmpty, labels_);
   if (!computed) return tl::unexpected(std::move(computed).error());
   if (!catalog_) MESH_TRY(adopt_services(*computed), "adopt");

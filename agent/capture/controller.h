@@ -16,6 +16,7 @@
 #include "agent/bpf/datapath.h"
 #include "agent/capture/desired.h"
 #include "agent/capture/dns_capture.h"
+#include "agent/capture/health_capture.h"
 #include "agent/capture/labels.h"
 #include "agent/capture/mesh.h"
 #include "agent/capture/netns_directory.h"
@@ -42,6 +43,7 @@ class Controller {
     // Null: no identities, so port 15008 is not opened and nothing goes to other nodes.
     Mesh* mesh = nullptr;
     DnsCapture* dns = nullptr;  // null: port 53 is left alone
+    HealthCapture* health = nullptr;
   };
 
   Controller(boost::asio::io_context& io, Options options, bpf::Datapath& datapath,
@@ -58,6 +60,8 @@ class Controller {
   [[nodiscard]] workload::Callbacks callbacks();
   void set_discovery(const workload::Discovery& discovery) { discovery_ = &discovery; }
   void on_catalog(std::shared_ptr<const catalog::Catalog> catalog);
+  // Something beside the catalog and the workloads has changed: health.
+  void refresh() { schedule_apply(); }
   // Tries again to enrol workloads that could not be (out of descriptors, say), and to open
   // listeners that could not be (a process of the pod has the port). About once a second.
   void retry_enrolment();

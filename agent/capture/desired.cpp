@@ -7,6 +7,7 @@
 #include "agent/bpf/abi_convert.h"
 #include "agent/capture/endpoint_order.h"
 #include "agent/capture/targets.h"
+#include "agent/capture/weighted_order.h"
 
 namespace mesh::capture {
 namespace {
@@ -177,20 +178,36 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
   }
 
   const auto placed = place_instances(desired, node, placement, catalog, labels);
-  const Targets targets(catalog, node.datacenter, [&](const catalog::Instance& instance) {
+  const auto status_of = [&](const catalog::Instance& instance) {
+    const auto it = node.health.find(instance.id);
+    return it == node.health.end() ? catalog::CheckStatus::Passing : it->second;
+  };
+  const auto reachable = [&](const catalog::Instance& instance) {
     return placed.find(&instance) != placed.end();
+  };
+  const Targets targets(catalog, node.datacenter, [&](const catalog::Instance& instance) {
+    return reachable(instance) && status_of(instance) != catalog::CheckStatus::Critical;
   });
+  const Targets panic(catalog, node.datacenter, reachable);
   for (const auto& [name, service] : catalog.services()) {
     const std::uint32_t label = *labels.get(name);
     DesiredService& out = desired.services[label];
     desired.vips.emplace(to_abi(service.vip4), label);
     desired.vips.emplace(to_abi(service.vip6), label);
-    const auto active = targets.of(service);
+    auto active = targets.of(service);
+    if (active.instances.empty()) active = panic.of(service);
     // How connections are treated is up to those who take them.
     out.flags =
         flags_of(active.service != nullptr ? *active.service : service, node.sockmap_available);
-    out.endpoints.reserve(active.instances.size());
-    for (const auto* instance : active.instances) out.endpoints.push_back(placed.at(instance));
+    std::vector<std::uint16_t> weights;
+    weights.reserve(active.instances.size());
+    for (const auto* instance : active.instances) {
+      const bool warning = status_of(*instance) == catalog::CheckStatus::Warning;
+      const auto weight = warning ? instance->weights.warning : instance->weights.passing;
+      weights.push_back(std::max<std::uint16_t>(1, weight));
+    }
+    for (const auto i : weighted_order(weights))
+      out.endpoints.push_back(placed.at(active.instances[i]));
     out.endpoints = spread_families(out.endpoints);
   }
   return desired;

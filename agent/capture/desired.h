@@ -29,6 +29,8 @@ struct NodeState {
   std::vector<Cidr> vip_cidrs;
   std::vector<Cidr> mesh_cidrs;  // none inside a node CIDR
   bool sockmap_available = true;
+  // By instance, as far as checks of this node say; all others are passing.
+  std::map<std::string, catalog::CheckStatus, std::less<>> health;
 };
 
 struct DesiredService {
@@ -77,9 +79,11 @@ bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content known_cidrs(const NodeState& 
 // Ranges of the catalog's other nodes that known_cidrs() does not cover.
 std::vector<Cidr> unguarded_cidrs(const NodeState& node, const catalog::Catalog& catalog);
 
-// Endpoints are the instances that are Local or Remote, of the service that the resolver leads to
-// (targets.h). Whatever leads there, a port belongs to the service that has it. An address of
-// another node's CIDRs that no instance has is refused, like one of this node that no workload has.
+// Endpoints are the instances that are Local or Remote and not critical, of the service that the
+// resolver leads to (targets.h); if nobody is healthy there nor where it fails over to, all that
+// can be reached are: checks never empty a service. Whatever leads there, a port belongs to the
+// service that has it. An address of another node's CIDRs that no instance has is refused, like one
+// of this node that no workload has.
 Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, Labels& labels);
 
 }  // namespace mesh::capture

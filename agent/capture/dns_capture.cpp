@@ -100,7 +100,9 @@ void DnsCapture::seed() {
 
 void DnsCapture::set_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
   server_.set_catalog(std::move(catalog),
-                      [](const catalog::Service&, const catalog::Instance&) { return true; });
+                      [this](const catalog::Service&, const catalog::Instance& instance) {
+                        return health_.usable(instance.id);
+                      });
 }
 
 }  // namespace mesh::capture

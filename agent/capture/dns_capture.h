@@ -10,6 +10,7 @@
 #include "agent/bpf/datapath.h"
 #include "agent/capture/netns_directory.h"
 #include "agent/dns/server.h"
+#include "agent/health/table.h"
 #include "agent/workload/workload.h"
 
 namespace mesh::capture {
@@ -17,8 +18,9 @@ namespace mesh::capture {
 // Control thread.
 class DnsCapture {
  public:
-  DnsCapture(dns::Server& server, const bpf::Datapath& datapath)
-      : server_(server), datapath_(datapath) {}
+  // `health` says which instances answers may name.
+  DnsCapture(dns::Server& server, const bpf::Datapath& datapath, const health::Table& health)
+      : server_(server), datapath_(datapath), health_(health) {}
 
   // What the workload's namespace has not got yet. What cannot be opened is logged, and tried again
   // when the workload changes.
@@ -40,6 +42,7 @@ class DnsCapture {
 
   dns::Server& server_;
   const bpf::Datapath& datapath_;
+  const health::Table& health_;
   std::map<std::uint64_t, Opened> opened_;
 };
 

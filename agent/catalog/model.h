@@ -176,7 +176,7 @@ class Catalog {
   [[nodiscard]] const Service* identity_of(std::span<const Address> addresses) const;
   [[nodiscard]] std::optional<std::string_view> identity_of(const Address& address) const;
   [[nodiscard]] bool operator==(const Catalog& other) const {
-    return services_ == other.services_ && *nodes_ == *other.nodes_;
+    return services_ == other.services_ && *nodes_ == *other.nodes_ && *entries_ == *other.entries_;
   }
 
  private:

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/capture/health_capture.h"
+
+#include <sys/socket.h>
+
+#include <boost/asio/post.hpp>
+
+#include "agent/base/netns.h"
+#include "agent/bpf/abi_convert.h"
+
+namespace mesh::capture {
+namespace {
+
+// To the loopback as the agent itself, which no hook judges. To the workload's own address as a leg
+// whose client is the workload: it may always talk to itself, and its application sees its address.
+health::MakeSocket socket_maker(std::shared_ptr<const NetnsHandle> netns,
+                                const bpf::Datapath& datapath) {
+  return [netns = std::move(netns), &datapath](const Endpoint& to) -> Result<UniqueFd> {
+    auto made = sockets_in_netns(netns->fd.get(), SockAddr(to).family(), SOCK_STREAM, 1);
+    if (!made) return tl::unexpected(std::move(made).error());
+    UniqueFd fd = std::move(made->front());
+    if (to.address.is_loopback()) {
+      MESH_TRY(datapath.mark_agent_socket(fd.get()), "mark a check");
+      return fd;
+    }
+    mesh_leg self{};
+    self.client_addr = bpf::to_abi(to.address);
+    self.source = MESH_LABEL_NODE;
+    self.path = MESH_PATH_LOCAL;
+    MESH_TRY(datapath.mark_leg(fd.get(), self), "mark a check");
+    return fd;
+  };
+}
+
+}  // namespace
+
+HealthCapture::HealthCapture(boost::asio::io_context& io, const bpf::Datapath& datapath,
+                             std::function<void()> changed)
+    : datapath_(datapath),
+      runner_(table_, [&io, changed = std::move(changed)] { boost::asio::post(io, changed); }) {}
+
+void HealthCapture::update(const NodeState& node, const catalog::Catalog& catalog,
+                           const NetnsDirectory& directory) {
+  const Placement placement(node, catalog);
+  std::vector<health::Task> tasks;
+  for (const auto& [name, service] : catalog.services())
+    for (const auto& instance : service.instances) {
+      if (instance.checks.empty()) continue;
+      const auto* holder = placement.holder(instance.address);
+      const auto netns = holder == nullptr ? nullptr : directory.find(instance.address);
+      if (!netns) continue;
+      for (const auto& check : instance.checks)
+        tasks.push_back(
+            {instance.id, netns->cookie, holder->addresses, check, socket_maker(netns, datapath_)});
+    }
+  runner_.set(std::move(tasks));
+}
+
+}  // namespace mesh::capture
