@@ -23,6 +23,7 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   out.sample(LabelSet{{"result", "reset"}}, r.reset.get());
   out.sample(LabelSet{{"result", "aborted"}}, r.aborted.get());
   out.sample(LabelSet{{"result", "idle_closed"}}, r.idle_closed.get());
+  out.sample(LabelSet{{"result", "handed_over"}}, r.handed_over.get());
   out.family("mesh_relay_dial_failures_total",
              "Relayed connections whose server could not be reached.", Type::Counter);
   for (std::size_t i = 0; i < relay::kDialReasons; ++i)
@@ -34,6 +35,8 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   out.sample(LabelSet{{"limit", "namespace"}}, r.limit_namespace.get());
   one(out, "mesh_relay_accepted_total", "Connections that the relay took in.", Type::Counter,
       r.accepted.get());
+  one(out, "mesh_relay_taken_over_total", "Connections that the agent before this one had open.",
+      Type::Counter, r.taken_over.get());
   one(out, "mesh_relay_accept_errors_total", "accept4 failures for want of descriptors or memory.",
       Type::Counter, r.accept_errors.get());
   one(out, "mesh_relay_connections_active", "Relayed connections that are open.", Type::Gauge,

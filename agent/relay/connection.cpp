@@ -35,14 +35,24 @@ Connection::Connection(Worker& worker, const PoolOptions& options, NewConnection
 Connection::~Connection() = default;
 
 void Connection::start() {
-  worker_.counters().accepted.add();
+  (made_.taken ? worker_.counters().taken_over : worker_.counters().accepted).add();
   (void)serve();
 }
 
 Detached Connection::pump(Flow& flow) {
   ++coroutines_;
-  while (end_ == End::None && !flow.ended) {
-    switch (advance(flow)) {
+  struct Park {
+    Flow& flow;
+    [[nodiscard]] bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> handle) const noexcept { flow.parked = handle; }
+    void await_resume() const noexcept {}
+  };
+  while (end_ == End::None && !flow.ended()) {
+    if (paused_) {
+      co_await Park{flow};
+      continue;
+    }
+    switch (flow.phase == FlowPhase::Copying ? advance(flow) : Step::Eof) {
       case Step::Again:
         break;
       case Step::NeedReadable:
@@ -59,14 +69,14 @@ Detached Connection::pump(Flow& flow) {
         break;
       case Step::Eof: {
         if (flow.out.stream() == nullptr) {
-          flow.ended = true;
+          flow.phase = FlowPhase::Ended;
           // The end of both directions closes the sockets, which sends the FIN as well.
-          if (!to_server_.ended || !to_client_.ended) flow.out.shutdown_write();
+          if (!to_server_.ended() || !to_client_.ended()) flow.out.shutdown_write();
         } else {
           const bool carried = co_await end_flow(flow);
           if (!carried) break;
         }
-        if (to_server_.ended && to_client_.ended) complete();
+        if (to_server_.ended() && to_client_.ended()) complete();
         break;
       }
       case Step::Failed:
@@ -81,7 +91,9 @@ Detached Connection::pump(Flow& flow) {
 // Carries the end of a direction over to a TLS leg, which says it before its FIN or without one.
 Task<bool> Connection::end_flow(Flow& flow) {
   const auto ending = reusable(flow.out) ? Leg::Ending::Reusable : Leg::Ending::Close;
-  for (;;) {
+  // Whoever takes the connection over begins where this one is.
+  if (flow.phase == FlowPhase::Copying) flow.phase = FlowPhase::Ending;
+  while (flow.phase == FlowPhase::Ending) {
     const Io io = flow.out.end_write(ending);
     if (io.kind == Io::Kind::Bytes) break;
     if (io.kind == Io::Kind::Failed) {
@@ -91,6 +103,7 @@ Task<bool> Connection::end_flow(Flow& flow) {
     co_await flow.out.until_writable();
     if (end_ != End::None) co_return false;
   }
+  flow.phase = FlowPhase::Flushing;
   while (flow.out.unsent()) {
     const Io io = flow.out.flush();
     if (io.kind == Io::Kind::Failed) {
@@ -100,7 +113,7 @@ Task<bool> Connection::end_flow(Flow& flow) {
     if (io.kind == Io::Kind::Blocked) co_await flow.out.until_writable();
     if (end_ != End::None) co_return false;
   }
-  flow.ended = true;
+  flow.phase = FlowPhase::Ended;
   co_return true;
 }
 
@@ -228,8 +241,11 @@ void Connection::end(End how) {
   if (end_ != End::None) return;
   end_ = how;
   Counters& counters = worker_.counters();
-  if (how == End::Completed || how == End::IdleClosed) {
-    (how == End::Completed ? counters.completed : counters.idle_closed).add();
+  if (how == End::Completed || how == End::IdleClosed || how == End::HandedOver) {
+    (how == End::Completed    ? counters.completed
+     : how == End::IdleClosed ? counters.idle_closed
+                              : counters.handed_over)
+        .add();
     client_leg_.close();
     server_leg_.close();
   } else {
@@ -240,6 +256,7 @@ void Connection::end(End how) {
   }
   client_leg_.wake_all();
   server_leg_.wake_all();
+  wake_parked();
 }
 
 void Connection::coroutine_done() {
@@ -295,7 +312,8 @@ void Connection::leg_failed(Leg& leg, int errnum) {
     // What arrived before the RST can still be read, and with plain TCP the other application would
     // have had it (an early answer to a request that was not read to its end, say).
     Flow& flow = &leg == &server_leg_ ? to_client_ : to_server_;
-    for (int quanta = 0; quanta < kLastQuanta && end_ == End::None && !flow.ended;) {
+    for (int quanta = 0;
+         quanta < kLastQuanta && end_ == End::None && flow.phase == FlowPhase::Copying;) {
       const Step step = advance(flow);
       if (step == Step::Yield) {
         flow.quantum = 0;
@@ -331,11 +349,11 @@ ConnectionRecord Connection::record() const {
   row.client = made_.accepted.client;
   row.local = made_.accepted.local;
   row.server = server_;
-  row.state = idle_              ? State::Idle
-              : !connected_      ? State::Connecting
-              : to_server_.ended ? State::ClientClosed
-              : to_client_.ended ? State::ServerClosed
-                                 : State::Open;
+  row.state = idle_                ? State::Idle
+              : !connected_        ? State::Connecting
+              : to_server_.ended() ? State::ClientClosed
+              : to_client_.ended() ? State::ServerClosed
+                                   : State::Open;
   row.bytes_to_server = to_server_.bytes;
   row.bytes_to_client = to_client_.bytes;
   row.age = std::chrono::duration_cast<std::chrono::milliseconds>(Worker::Clock::now() - since_);

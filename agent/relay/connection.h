@@ -16,6 +16,7 @@
 
 #include "agent/relay/coroutine.h"
 #include "agent/relay/dialer.h"
+#include "agent/relay/handover.h"
 #include "agent/relay/leg.h"
 #include "agent/relay/load.h"
 #include "agent/relay/worker.h"
@@ -53,7 +54,9 @@ struct NewConnection {
   LoadTicket total;  // its places within the limits
   LoadTicket netns;
   // An accepted mesh leg that has carried a connection before: waits for its next request.
-  std::unique_ptr<ktls::Stream> stream;
+  std::unique_ptr<ktls::Stream> stream = nullptr;
+  // Or one that another process has begun; `client` and `stream` are in there.
+  std::unique_ptr<TakenOver> taken = nullptr;
 };
 
 class Connection final : private LegOwner, private Timed {
@@ -71,6 +74,19 @@ class Connection final : private LegOwner, private Timed {
     return made_.accepted.netns_cookie == cookie || server_netns_ == cookie;
   }
   [[nodiscard]] ConnectionRecord record() const;
+
+  // For a successor process. A connection that copies, or an idle leg, can be paused: it touches
+  // its sockets no more until it is resumed or released. Export while it is paused; the sockets are
+  // duplicates. Released: they are the successor's, so this end goes without a word to either peer.
+  [[nodiscard]] bool can_pause() const {
+    return end_ == End::None && (connected_ || (waiting_ && request_got_ == 0));
+  }
+  [[nodiscard]] bool paused() const { return paused_; }
+  void pause();
+  Result<HandedOver> export_paused();
+  [[nodiscard]] bool exported() const { return exported_; }
+  void resume();
+  void release();
 
   // A mesh leg between two connections: nobody loses anything when it is closed.
   [[nodiscard]] bool idle() const { return idle_; }
@@ -94,14 +110,24 @@ class Connection final : private LegOwner, private Timed {
     std::uint32_t quantum = 0;  // bytes since others had their turn
     std::uint32_t burst = 0;    // bytes since the source was last empty
     bool bulk = false;
-    bool ended = false;
+    FlowPhase phase = FlowPhase::Copying;
+    std::coroutine_handle<> parked{};  // its pump, while the connection is paused
 
+    [[nodiscard]] bool ended() const { return phase == FlowPhase::Ended; }
     [[nodiscard]] bool pending() const {
       return in_pipe != 0 || rest_begin != rest_end || out.unsent();
     }
   };
   enum class Step : std::uint8_t { Again, NeedReadable, NeedWritable, Yield, Eof, Failed };
-  enum class End : std::uint8_t { None, Completed, Reset, Aborted, DialFailed, IdleClosed };
+  enum class End : std::uint8_t {
+    None,
+    Completed,
+    Reset,
+    Aborted,
+    DialFailed,
+    IdleClosed,
+    HandedOver
+  };
 
   // The set-up, connection_setup.cpp. Each says whether to go on.
   Detached serve();
@@ -121,6 +147,12 @@ class Connection final : private LegOwner, private Timed {
   void arm(std::chrono::milliseconds after, DialReason reason);
   void disarm();
   HandshakeCounters& handshakes(Side side);
+
+  // Goes on with what another process has begun, connection_handover.cpp.
+  bool take_over();
+  void fill(Flow& flow, FlowState state);
+  Result<FlowState> drain(Flow& flow);
+  void wake_parked();
 
   Detached pump(Flow& flow);
   Task<bool> end_flow(Flow& flow);
@@ -158,6 +190,10 @@ class Connection final : private LegOwner, private Timed {
   std::uint8_t coroutines_ = 0;
   bool connected_ = false;
   bool idle_ = false;
+  bool waiting_ = false;         // idle, for the next request
+  std::size_t request_got_ = 0;  // bytes of it
+  bool paused_ = false;
+  bool exported_ = false;
   bool connecting_ = false;  // connect(2) of the server leg is under way
   int server_error_ = 0;     // what the kernel said of the server leg before bytes were copied
   Leg* shaking_ = nullptr;   // a handshake is under way on it

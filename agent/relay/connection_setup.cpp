@@ -59,6 +59,7 @@ Detached Connection::serve() {
 Task<bool> Connection::set_up() {
   // Watched from the start, so that a client that goes away ends the dial; read only when
   // connected.
+  if (made_.taken && !made_.taken->from.state.idle) co_return take_over();
   made_.accepted.client_fd = made_.client.get();
   if (!client_leg_.open(std::move(made_.client), false)) {
     dial_failed(DialReason::Resources);
@@ -117,11 +118,12 @@ Task<bool> Connection::secure_client(SecureLeg& secure) {
 
 Task<bool> Connection::await_request() {
   std::array<std::byte, kMeshRequestBytes> bytes;
-  std::size_t got = 0;
+  std::size_t& got = request_got_;
   // Time for the first request is part of the handshake's; a leg that has served before may rest.
-  idle_ = security_->reused;
+  waiting_ = idle_ = security_->reused;
   arm(idle_ ? options_.mesh_idle_timeout : options_.handshake_timeout, DialReason::Handshake);
   const bool came = co_await read_exactly(client_leg_, bytes, got);
+  waiting_ = false;
   if (end_ != End::None) co_return false;
   disarm();
   if (!came && got == 0) {

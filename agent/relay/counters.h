@@ -92,14 +92,16 @@ struct HandshakeCounters {
   }
 };
 
-// accepted = active + completed + reset + aborted + idle_closed + every dial_failed, once all is
-// quiet.
+// accepted + taken_over = active + completed + reset + aborted + idle_closed + handed_over + every
+// dial_failed, once all is quiet.
 struct Counters {
   Counter accepted;     // connections taken in, limit hits not included
   Counter completed;    // ended by FIN in both directions
   Counter reset;        // ended by an error (RST, keep-alive time-out) of either peer
   Counter aborted;      // ended by us: listener closed, namespace gone, drain deadline, stop
   Counter idle_closed;  // mesh legs that ended while they waited for their next connection
+  Counter taken_over;   // begun by the process before this one
+  Counter handed_over;  // go on in the process after this one
   std::array<Counter, kDialReasons> dial_failed;
   std::array<HandshakeCounters, kSides> handshakes;
   Counter limit_total;      // refused with RST: PoolOptions::max_connections
@@ -116,6 +118,8 @@ struct Counters {
     reset += other.reset;
     aborted += other.aborted;
     idle_closed += other.idle_closed;
+    taken_over += other.taken_over;
+    handed_over += other.handed_over;
     for (std::size_t i = 0; i < kSides; ++i) handshakes[i] += other.handshakes[i];
     for (std::size_t i = 0; i < kDialReasons; ++i) dial_failed[i] += other.dial_failed[i];
     limit_total += other.limit_total;

@@ -114,6 +114,15 @@ Io Leg::end_write(Ending ending) {
   return {Io::Kind::Bytes, 0, 0};
 }
 
+void Leg::suspend() {
+  if (fd_) worker_.unwatch(fd_.get());
+}
+
+Status Leg::resume() {
+  return worker_.watch(fd_.get(), kReadEvents | (watches_writable_ ? std::uint32_t{EPOLLOUT} : 0u),
+                       *this);
+}
+
 std::pair<UniqueFd, std::unique_ptr<ktls::Stream>> Leg::detach() {
   if (fd_) worker_.unwatch(fd_.get());
   return {std::move(fd_), std::move(stream_)};

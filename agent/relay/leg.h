@@ -70,6 +70,9 @@ class Leg final : public EventSink {
   enum class Ending : std::uint8_t { Close, Reusable };
   Io end_write(Ending ending);
   void shutdown_write();
+  // Out of the worker's set, so that no event comes, and into it again.
+  void suspend();
+  Status resume();
   // The socket and what secures it, out of the worker's set; the leg is closed then.
   std::pair<UniqueFd, std::unique_ptr<ktls::Stream>> detach();
   void close();  // orderly: what was written still goes out
@@ -80,6 +83,7 @@ class Leg final : public EventSink {
   [[nodiscard]] bool writable() const { return writable_; }
   // Urgent data was announced: splice stops at the mark for good, recv steps over the byte.
   [[nodiscard]] bool urgent() const { return urgent_; }
+  void set_urgent() { urgent_ = true; }
   // Result of a connect that has ended, 0 = connected.
   [[nodiscard]] int connect_error() const;
 

@@ -2,6 +2,7 @@
 // The accept path.
 #include "agent/relay/listener.h"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -38,23 +39,40 @@ Listener::Listener(Worker& home, const Workers& workers, const PoolOptions& opti
 // and a flood of them cannot keep the worker from its open connections.
 Status Listener::open() {
   const int fd = setup_.socket.get();
-  auto local = local_endpoint(fd);
-  if (!local) return context(std::move(local).error(), "relay listener");
-  if (local->address != Address() && local->address != Address::from_v4(INADDR_ANY))
-    local_ = *local;
+  const Address& address = setup_.at.address;
+  if (address != Address() && address != Address::from_v4(INADDR_ANY)) local_ = setup_.at;
   MESH_TRY(local_.address.is_loopback() ? set_no_delay(fd) : set_leg_options(fd, options_),
            "relay listener");
-  MESH_TRY(home_.watch(fd, EPOLLIN, *this), "relay listener");
   return {};
 }
 
-void Listener::close() {
+Status Listener::start_accepting() {
+  if (accepting_ || !setup_.socket) return {};
+  MESH_TRY(home_.watch(setup_.socket.get(), EPOLLIN, *this), "relay listener");
+  accepting_ = true;
+  return {};
+}
+
+void Listener::stop_accepting() {
   home_.disarm(*this);
+  if (accepting_) home_.unwatch(setup_.socket.get());  // nothing to take out during a pause
+  accepting_ = false;
+}
+
+void Listener::close() {
+  // Out of the set first: a successor's duplicate would keep it there.
+  stop_accepting();
   setup_.socket.reset();
 }
 
+Result<HandedListener> Listener::duplicate() const {
+  UniqueFd copy(::fcntl(setup_.socket.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy) return fail_errno(errno, "duplicate a relay listener");
+  return HandedListener{setup_.netns_cookie, setup_.at, std::move(copy)};
+}
+
 void Listener::on_events(std::uint32_t /*events*/) {
-  if (!setup_.socket) return;  // closed earlier in this batch
+  if (!accepting_) return;  // closed earlier in this batch
   sockaddr_storage peer{};
   socklen_t length = sizeof(peer);
   UniqueFd client(::accept4(setup_.socket.get(), reinterpret_cast<sockaddr*>(&peer), &length,

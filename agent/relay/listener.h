@@ -11,6 +11,7 @@
 #include "agent/base/result.h"
 #include "agent/base/unique_fd.h"
 #include "agent/relay/dialer.h"
+#include "agent/relay/handover.h"
 #include "agent/relay/load.h"
 #include "agent/relay/options.h"
 #include "agent/relay/worker.h"
@@ -24,6 +25,7 @@ struct ListenerSetup {
   std::shared_ptr<Dialer> dialer;
   std::shared_ptr<Load> total;
   std::shared_ptr<Load> netns;
+  Endpoint at;  // where the socket listens
 };
 
 class Listener final : public EventSink, private Timed {
@@ -32,12 +34,17 @@ class Listener final : public EventSink, private Timed {
   Listener(Worker& home, const Workers& workers, const PoolOptions& options,
            std::atomic<std::uint64_t>& next_connection, ListenerSetup setup);
 
-  // These two on the home worker's thread.
-  Status open();
+  // These on the home worker's thread.
+  Status open();  // does not accept yet
+  Status start_accepting();
+  void stop_accepting();
   void close();  // idempotent
+  Result<HandedListener> duplicate() const;
 
   [[nodiscard]] Worker& home() const { return home_; }
   [[nodiscard]] std::uint64_t netns_cookie() const { return setup_.netns_cookie; }
+  [[nodiscard]] std::uint16_t port() const { return setup_.at.port; }
+  [[nodiscard]] const std::shared_ptr<Dialer>& dialer() const { return setup_.dialer; }
 
   void on_events(std::uint32_t events) override;
 
@@ -51,6 +58,7 @@ class Listener final : public EventSink, private Timed {
   const PoolOptions& options_;
   std::atomic<std::uint64_t>& next_connection_;
   ListenerSetup setup_;
+  bool accepting_ = false;
   Endpoint local_;  // of all connections, when the listener has one address; else unset
 };
 

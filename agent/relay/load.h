@@ -18,6 +18,7 @@ class Load {
     leave();
     return false;
   }
+  void enter() { count_.fetch_add(1, std::memory_order_relaxed); }  // whatever the limit
   void leave() { count_.fetch_sub(1, std::memory_order_acq_rel); }
   [[nodiscard]] std::uint32_t count() const { return count_.load(std::memory_order_acquire); }
 
@@ -34,6 +35,13 @@ class LoadTicket {
   static LoadTicket enter(const std::shared_ptr<Load>& load) {
     LoadTicket ticket;
     if (load->try_enter()) ticket.load_ = load;
+    return ticket;
+  }
+  // For a connection that exists already.
+  static LoadTicket force(const std::shared_ptr<Load>& load) {
+    LoadTicket ticket;
+    load->enter();
+    ticket.load_ = load;
     return ticket;
   }
   LoadTicket(LoadTicket&&) noexcept = default;

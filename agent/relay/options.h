@@ -9,7 +9,8 @@
 namespace mesh::relay {
 
 struct PoolOptions {
-  unsigned workers = 0;  // 0 = one for each processor this process may use
+  bool accepting = true;  // false: Pool::start_accepting() will be called
+  unsigned workers = 0;   // 0 = one for each processor this process may use
   std::uint32_t max_connections = 65'536;
   std::uint32_t max_connections_per_namespace = 16'384;
   std::chrono::milliseconds connect_timeout{5'000};

@@ -6,32 +6,14 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <future>
 #include <thread>
-#include <type_traits>
 #include <utility>
+
+#include "agent/relay/ask_worker.h"
 
 namespace mesh::relay {
 
 namespace {
-
-// Runs `ask` on the worker and waits for its result, within bounds. The state is shared: an answer
-// that comes too late finds a place to go.
-template <typename Ask>
-auto ask_worker(Worker& worker, Ask ask) {
-  using Answer = std::invoke_result_t<Ask>;
-  auto promise = std::make_shared<std::promise<Answer>>();
-  auto future = promise->get_future();
-  worker.post([promise, ask = std::move(ask)]() mutable { promise->set_value(ask()); });
-  return future;
-}
-
-template <typename Answer>
-Result<Answer> await_answer(std::future<Answer>& future) {
-  if (future.wait_for(Pool::kAnswerTimeout) != std::future_status::ready)
-    return fail("relay worker did not answer within {} s", Pool::kAnswerTimeout.count());
-  return future.get();
-}
 
 unsigned usable_processors() {
   cpu_set_t set;
@@ -45,6 +27,7 @@ unsigned usable_processors() {
 
 Result<std::unique_ptr<Pool>> Pool::create(const PoolOptions& options) {
   std::unique_ptr<Pool> pool(new Pool(options));
+  pool->accepting_ = options.accepting;
   pool->total_ = std::make_shared<Load>(options.max_connections);
   const unsigned count = options.workers != 0 ? options.workers : usable_processors();
   for (unsigned i = 0; i < count; ++i) {
@@ -78,6 +61,8 @@ Result<ListenerId> Pool::listen(UniqueFd socket, std::uint64_t netns_cookie,
   if (flags < 0) return fail_errno(errno, "relay listen");
   if ((flags & O_NONBLOCK) == 0) return fail("relay listen: the socket is blocking");
 
+  auto local = local_endpoint(socket.get());
+  if (!local) return context(std::move(local).error(), "relay listen");
   std::shared_ptr<Listener> listener;
   ListenerId id = 0;
   {
@@ -87,10 +72,14 @@ Result<ListenerId> Pool::listen(UniqueFd socket, std::uint64_t netns_cookie,
     listener = std::make_shared<Listener>(
         home, workers_, options_, next_connection_,
         ListenerSetup{std::move(socket), id, netns_cookie, std::move(dialer), total_,
-                      namespace_load(netns_cookie)});
+                      namespace_load(netns_cookie), *local});
     listeners_.emplace(id, listener);
   }
-  auto opened = ask_worker(listener->home(), [listener] { return listener->open(); });
+  auto opened = ask_worker(listener->home(), [listener, accepting = accepting_.load()] {
+    auto status = listener->open();
+    if (!status || !accepting) return status;
+    return listener->start_accepting();
+  });
   auto answer = await_answer(opened);
   Status status = answer ? std::move(*answer) : Status(tl::unexpected(std::move(answer).error()));
   if (!status) {

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <vector>
 
 #include "agent/base/result.h"
@@ -17,6 +18,7 @@
 #include "agent/relay/connection.h"
 #include "agent/relay/counters.h"
 #include "agent/relay/dialer.h"
+#include "agent/relay/handover.h"
 #include "agent/relay/listener.h"
 #include "agent/relay/load.h"
 #include "agent/relay/options.h"
@@ -65,17 +67,40 @@ class Pool {
   Result<DrainResult> drain(std::chrono::milliseconds deadline,
                             const std::function<void(std::uint32_t)>& progress);
 
+  // To a successor process, pool_handover.cpp. In this order: listeners() as often as wanted; then
+  // pause() stops accepting and halts every connection that can be handed over; export_paused()
+  // gives them, those of one worker and so many at a time, until there are none; then either
+  // resume(), and nothing has happened, or release(): they and the listeners are the successor's.
+  // After that take_established() gives those that were being set up, and they are gone here.
+  Result<std::vector<HandedListener>> listeners();  // duplicates
+  Result<std::size_t> pause();
+  Result<std::vector<HandedOver>> export_paused(std::size_t worker, std::size_t most);
+  Status resume();
+  Result<std::size_t> release();
+  Result<std::vector<HandedOver>> take_established(std::size_t worker, std::size_t most);
+
+  // The successor's side: created with PoolOptions::accepting false.
+  Status start_accepting();
+  // Goes on with a connection of a namespace and port that a listener serves. Its limits do not
+  // apply: it exists.
+  Status adopt(TakenOver taken);
+
  private:
   explicit Pool(const PoolOptions& options) : options_(options) {}
 
   std::shared_ptr<Load> namespace_load(std::uint64_t netns_cookie);
   Status close(std::shared_ptr<Listener> listener);
   Status close_all();
+  template <typename Ask>
+  auto ask_all(Ask ask);
+  Result<std::size_t> count_all(std::function<std::size_t(Worker&)> ask, std::string_view what);
+  Status for_each_listener(const std::function<Status(Listener&)>& visit, std::string_view what);
   Result<std::size_t> abort_if(std::function<bool(const Connection&)> which);
 
   const PoolOptions options_;
   std::shared_ptr<Load> total_;
   std::atomic<std::uint64_t> next_connection_{1};
+  std::atomic<bool> accepting_{true};
   std::vector<std::unique_ptr<Worker>> workers_;
 
   std::mutex mutex_;  // the three below

@@ -131,12 +131,65 @@ void Worker::bury(Connection& connection) {
 }
 
 std::size_t Worker::abort_if(const std::function<bool(const Connection&)>& which) {
-  // Aborting moves entries of the table around: collect first.
-  std::vector<Connection*> picked;
-  for (const auto& connection : connections_)
-    if (which(*connection)) picked.push_back(connection.get());
+  const auto picked = pick(which);
   for (Connection* connection : picked) connection->abort();
   return picked.size();
+}
+
+// Whatever ends a connection moves entries of the table around: collect first.
+std::vector<Connection*> Worker::pick(const std::function<bool(const Connection&)>& which,
+                                      std::size_t most) const {
+  std::vector<Connection*> picked;
+  for (const auto& connection : connections_) {
+    if (picked.size() == most) break;
+    if (which(*connection)) picked.push_back(connection.get());
+  }
+  return picked;
+}
+
+std::size_t Worker::pause_established() {
+  const auto picked = pick([](const Connection& c) { return c.can_pause() && !c.paused(); });
+  for (Connection* connection : picked) connection->pause();
+  return picked.size();
+}
+
+Result<std::vector<HandedOver>> Worker::export_paused(std::size_t most) {
+  std::vector<HandedOver> batch;
+  for (Connection* connection :
+       pick([](const Connection& c) { return c.can_pause() && c.paused() && !c.exported(); },
+            most)) {
+    auto exported = connection->export_paused();
+    if (!exported) return tl::unexpected(std::move(exported).error());
+    batch.push_back(std::move(*exported));
+  }
+  return batch;
+}
+
+std::size_t Worker::resume_paused() {
+  const auto picked = pick([](const Connection& c) { return c.paused(); });
+  for (Connection* connection : picked) connection->resume();
+  return picked.size();
+}
+
+std::size_t Worker::release_paused() {
+  const auto picked =
+      pick([](const Connection& c) { return c.can_pause() && c.paused() && c.exported(); });
+  for (Connection* connection : picked) connection->release();
+  return picked.size();
+}
+
+std::vector<HandedOver> Worker::take_established(std::size_t most) {
+  std::vector<HandedOver> batch;
+  for (Connection* connection : pick([](const Connection& c) { return c.can_pause(); }, most)) {
+    connection->pause();
+    if (auto exported = connection->export_paused()) {
+      batch.push_back(std::move(*exported));
+      connection->release();
+    } else {
+      connection->resume();  // no descriptor, most likely: the next call tries again
+    }
+  }
+  return batch;
 }
 
 void Worker::for_each(const std::function<void(const Connection&)>& visit) const {

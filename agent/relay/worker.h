@@ -25,6 +25,7 @@
 #include "agent/base/result.h"
 #include "agent/base/unique_fd.h"
 #include "agent/relay/counters.h"
+#include "agent/relay/handover.h"
 #include "agent/relay/options.h"
 #include "agent/relay/pipe_pool.h"
 
@@ -101,6 +102,12 @@ class Worker {
   [[nodiscard]] bool draining() const { return draining_; }
   // Aborts, with RST on both legs, the connections that `which` picks; gives their number.
   std::size_t abort_if(const std::function<bool(const Connection&)>& which);
+  // See Pool::pause() and what follows it. Each gives the number of connections.
+  std::size_t pause_established();
+  Result<std::vector<HandedOver>> export_paused(std::size_t most);
+  std::size_t resume_paused();
+  std::size_t release_paused();
+  std::vector<HandedOver> take_established(std::size_t most);
   void for_each(const std::function<void(const Connection&)>& visit) const;
 
   // Shared by all connections of the worker; never kept across a suspension.
@@ -112,6 +119,8 @@ class Worker {
   [[nodiscard]] const Counters& counters() const { return counters_; }
 
  private:
+  [[nodiscard]] std::vector<Connection*> pick(const std::function<bool(const Connection&)>& which,
+                                              std::size_t most = SIZE_MAX) const;
   void run();
   void wake();
   void expire();

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// Handing a whole relay over to another process, and taking one over.
+#include <fcntl.h>
+
+#include <utility>
+
+#include "agent/relay/ask_worker.h"
+#include "agent/relay/pool.h"
+
+namespace mesh::relay {
+
+template <typename Ask>
+auto Pool::ask_all(Ask ask) {
+  using Answer = std::invoke_result_t<Ask, Worker&>;
+  std::vector<std::future<Answer>> answers;
+  for (auto& worker : workers_)
+    answers.push_back(ask_worker(*worker, [&worker = *worker, ask] { return ask(worker); }));
+  return answers;
+}
+
+Result<std::size_t> Pool::count_all(std::function<std::size_t(Worker&)> ask,
+                                    std::string_view what) {
+  auto answers = ask_all(std::move(ask));
+  std::size_t sum = 0;
+  Status first;
+  for (auto& future : answers) {
+    auto count = await_answer(future);
+    if (count)
+      sum += *count;
+    else if (first)
+      first = context(std::move(count).error(), what);
+  }
+  if (!first) return tl::unexpected(std::move(first).error());
+  return sum;
+}
+
+Status Pool::for_each_listener(const std::function<Status(Listener&)>& visit,
+                               std::string_view what) {
+  std::vector<std::shared_ptr<Listener>> all;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, listener] : listeners_) all.push_back(listener);
+  }
+  Status first;
+  for (auto& listener : all) {
+    auto asked = ask_worker(listener->home(), [listener, visit] { return visit(*listener); });
+    auto answer = await_answer(asked);
+    Status status = answer ? std::move(*answer) : Status(tl::unexpected(std::move(answer).error()));
+    if (!status && first) first = context(std::move(status).error(), what);
+  }
+  return first;
+}
+
+Result<std::vector<HandedListener>> Pool::listeners() {
+  auto all = std::make_shared<std::vector<HandedListener>>();
+  auto mutex = std::make_shared<std::mutex>();  // an answer may come after the time is up
+  auto status = for_each_listener(
+      [all, mutex](Listener& listener) -> Status {
+        auto copy = listener.duplicate();
+        if (!copy) return tl::unexpected(std::move(copy).error());
+        const std::lock_guard lock(*mutex);
+        all->push_back(std::move(*copy));
+        return {};
+      },
+      "list the relay's listeners");
+  if (!status) return tl::unexpected(std::move(status).error());
+  const std::lock_guard lock(*mutex);
+  return std::move(*all);
+}
+
+Result<std::size_t> Pool::pause() {
+  auto stopped = for_each_listener(
+      [](Listener& listener) -> Status {
+        listener.stop_accepting();
+        return {};
+      },
+      "pause");
+  if (!stopped) return tl::unexpected(std::move(stopped).error());
+  return count_all([](Worker& worker) { return worker.pause_established(); }, "pause");
+}
+
+Result<std::vector<HandedOver>> Pool::export_paused(std::size_t worker, std::size_t most) {
+  auto asked = ask_worker(*workers_[worker],
+                          [&w = *workers_[worker], most] { return w.export_paused(most); });
+  auto batch = await_answer(asked);
+  if (!batch) return context(std::move(batch).error(), "export relayed connections");
+  if (!*batch) return context(std::move(*batch).error(), "export relayed connections");
+  return std::move(**batch);
+}
+
+Status Pool::resume() {
+  MESH_TRY(count_all([](Worker& worker) { return worker.resume_paused(); }, "resume"), "relay");
+  return start_accepting();
+}
+
+Result<std::size_t> Pool::release() {
+  MESH_TRY(close_all(), "release");
+  // What is still being set up ends or is handed over; no leg is kept here for another connection.
+  for (auto& worker : workers_) worker->post([&worker = *worker] { worker.drain(); });
+  return count_all([](Worker& worker) { return worker.release_paused(); }, "release");
+}
+
+Result<std::vector<HandedOver>> Pool::take_established(std::size_t worker, std::size_t most) {
+  auto asked = ask_worker(*workers_[worker],
+                          [&w = *workers_[worker], most] { return w.take_established(most); });
+  auto batch = await_answer(asked);
+  if (!batch) return context(std::move(batch).error(), "export relayed connections");
+  return std::move(*batch);
+}
+
+Status Pool::start_accepting() {
+  accepting_ = true;
+  return for_each_listener([](Listener& listener) { return listener.start_accepting(); },
+                           "start to accept");
+}
+
+Status Pool::adopt(TakenOver taken) {
+  const ConnectionState& state = taken.from.state;
+  NewConnection made;
+  {
+    const std::lock_guard lock(mutex_);
+    // Whoever serves the same port of the same namespace knows what to do when it ends.
+    for (const auto& [id, listener] : listeners_) {
+      if (listener->netns_cookie() != state.client_netns || listener->port() != state.local.port)
+        continue;
+      made.accepted.listener = id;
+      made.dialer = listener->dialer();
+      break;
+    }
+    if (!made.dialer)
+      return fail("no listener for connections to {} in namespace {}", state.local.to_string(),
+                  state.client_netns);
+    made.netns = LoadTicket::force(namespace_load(state.client_netns));
+  }
+  made.total = LoadTicket::force(total_);
+  made.accepted.id = next_connection_.fetch_add(1, std::memory_order_relaxed);
+  made.accepted.netns_cookie = state.client_netns;
+  made.accepted.client = state.client;
+  made.accepted.local = state.local;
+  if (state.idle) {
+    made.client = std::move(taken.from.client);
+    made.stream = std::move(taken.stream);
+    made.accepted.security = std::make_shared<const LegSecurity>(*state.security);
+  }
+  made.taken = std::make_unique<TakenOver>(std::move(taken));
+  Worker* idlest = workers_.front().get();
+  for (const auto& worker : workers_)
+    if (worker->load() < idlest->load()) idlest = worker.get();
+  idlest->add_load();
+  idlest->post([&worker = *idlest, &options = options_, made = std::move(made)]() mutable {
+    worker.adopt(std::make_unique<Connection>(worker, options, std::move(made)));
+  });
+  return {};
+}
+
+}  // namespace mesh::relay
