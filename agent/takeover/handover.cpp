@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/takeover/handover.h"
+
+#include <openssl/crypto.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "agent/base/log.h"
+#include "agent/takeover/connection_state.h"
+#include "agent/takeover/limits.h"
+#include "agent/takeover/wire_bytes.h"
+
+namespace mesh::takeover {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kLook{10};
+
+std::int64_t number_in(const nlohmann::json& request, const char* key) {
+  return request.contains(key) && request[key].is_number_integer()
+             ? request[key].get<std::int64_t>()
+             : -1;
+}
+
+Channel::Limit left(Clock::time_point end) {
+  return std::max(std::chrono::ceil<Channel::Limit>(end - Clock::now()), Channel::Limit(0));
+}
+
+}  // namespace
+
+Status check_request(const nlohmann::json& request, int abi, const std::string& version) {
+  const auto theirs = number_in(request, "abi");
+  const auto protocol = number_in(request, "protocol");
+  if (theirs == abi && protocol == kProtocol) return {};
+  std::string name = "the new one";
+  if (request.contains("version") && request["version"].is_string())
+    name = request["version"].get<std::string>().substr(0, 32);
+  if (theirs != abi)
+    return fail(
+        "the running mesh-agent {} has BPF maps of ABI {}, {} has ABI {}: they cannot be taken "
+        "over. Stop the running one (SIGTERM, relayed connections may finish until "
+        "--drain-timeout), run `mesh-agent cleanup`, then start the new one",
+        version, abi, name, theirs);
+  return fail(
+      "the running mesh-agent {} hands over by protocol {}, {} takes over by protocol {}: stop the "
+      "running one (SIGTERM, relayed connections may finish until --drain-timeout), then start the "
+      "new one",
+      version, kProtocol, name, protocol);
+}
+
+void Handover::begin(UniqueFd socket) {
+  if (thread_.joinable()) thread_.join();
+  channel_.emplace(std::move(socket));
+  busy_ = true;
+  // Signals belong to the main thread.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  (void)pthread_setname_np(thread_.native_handle(), "handover");
+}
+
+void Handover::stop() {
+  stopping_ = true;
+  if (channel_ && busy_) channel_->shut();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Handover::run() {
+  if (auto status = negotiate(); !status) {
+    log::error("takeover: {}; this agent goes on", status.error().what);
+    channel_->refuse(status.error().what);
+    channel_->shut();
+    if (std::exchange(paused_, false))
+      if (auto resumed = pool_.resume(); !resumed) log::error("takeover: {}", resumed.error().what);
+    host_.resume();
+    busy_ = false;
+    return;
+  }
+  if (auto released = pool_.release(); !released)
+    log::error("takeover: {}", released.error().what);
+  else
+    log::info("takeover: {} relayed connections are the new agent's", *released);
+  host_.handed_over();
+  finish();
+  host_.finished();
+}
+
+// Everything here can be undone.
+Status Handover::negotiate() {
+  auto offer = host_.offer();
+  if (!offer) return tl::unexpected(std::move(offer).error());
+  Writer out;
+  out.number(offer->generation);
+  const std::array<int, 4> fds{offer->lock.get(), offer->admin.get(), offer->metrics.get(),
+                               offer->debug.get()};
+  MESH_TRY(channel_->send(FrameType::Offer, out.take(), fds, kAnswer), "offer");
+  if (auto frame = channel_->expect(FrameType::Freeze, kPrepare); !frame)
+    return context(std::move(frame).error(), "the new agent loads its programs");
+  MESH_TRY(host_.freeze(), "freeze");
+  MESH_TRY(send_listeners(), "listeners");
+  if (auto frame = channel_->expect(FrameType::Give, kFrozen); !frame)
+    return context(std::move(frame).error(), "the new agent prepares");
+  return send_connections();
+}
+
+Status Handover::send_listeners() {
+  auto listeners = pool_.listeners();
+  if (!listeners) return tl::unexpected(std::move(listeners).error());
+  for (const auto& one : *listeners) {
+    Writer out;
+    out.number(one.netns_cookie);
+    out.endpoint(one.local);
+    const std::array<int, 1> fds{one.socket.get()};
+    MESH_TRY(channel_->send(FrameType::Listener, out.take(), fds, kAnswer), "hand over");
+  }
+  Writer out;
+  out.number(static_cast<std::uint32_t>(listeners->size()));
+  return channel_->send(FrameType::ListenersEnd, out.take(), {}, kAnswer);
+}
+
+Status Handover::send(relay::HandedOver connection, Channel::Limit limit) {
+  auto bytes = serialize(connection.state);
+  std::array<int, 2> fds{connection.client.get(), connection.server.get()};
+  auto status = channel_->send(FrameType::Connection, bytes,
+                               std::span(fds).first(connection.server ? 2 : 1), limit);
+  OPENSSL_cleanse(bytes.data(), bytes.size());
+  return status;
+}
+
+Status Handover::send_connections() {
+  const auto end = Clock::now() + kPaused;
+  paused_ = true;  // also when it fails half-way
+  auto paused = pool_.pause();
+  if (!paused) return tl::unexpected(std::move(paused).error());
+  std::uint32_t count = 0;
+  for (std::size_t worker = 0; worker < pool_.worker_count(); ++worker) {
+    for (;;) {
+      auto batch = pool_.export_paused(worker, kBatch);
+      if (!batch) return tl::unexpected(std::move(batch).error());
+      if (batch->empty()) break;
+      for (auto& one : *batch) {
+        MESH_TRY(send(std::move(one), left(end)), "hand over a connection");
+        ++count;
+      }
+    }
+  }
+  Writer out;
+  out.number(count);
+  MESH_TRY(channel_->send(FrameType::ConnectionsEnd, out.take(), {}, left(end)), "hand over");
+  auto frame = channel_->expect(FrameType::Ready, left(end));
+  if (!frame) return context(std::move(frame).error(), "the new agent takes the connections");
+  Reader in(frame->payload);
+  if (in.number<std::uint32_t>() != count || !in.done())
+    return fail("the new agent has not got every connection");
+  MESH_TRY(host_.stop_heart(), "stop the heart");
+  return channel_->send(FrameType::Go, left(end));
+}
+
+// What was being set up when everything else went: it follows as soon as it can.
+void Handover::finish() {
+  const auto end = Clock::now() + host_.drain_timeout;
+  bool there = true;
+  std::size_t followed = 0;
+  while (pool_.active() != 0 && Clock::now() < end && !stopping_) {
+    for (std::size_t worker = 0; there && worker < pool_.worker_count(); ++worker) {
+      auto batch = pool_.take_established(worker, kBatch);
+      if (!batch) {
+        log::error("takeover: {}", batch.error().what);
+        break;
+      }
+      for (auto& one : *batch) {
+        if (auto sent = send(std::move(one), kAnswer); sent) {
+          ++followed;
+          continue;
+        } else {
+          log::error("takeover: a connection is lost: {}", sent.error().what);
+        }
+        there = false;
+      }
+    }
+    std::this_thread::sleep_for(kLook);
+  }
+  auto drained = pool_.drain(std::chrono::milliseconds(0), nullptr);
+  log::info("takeover: {} connections followed, {} were not established in time", followed,
+            drained ? drained->aborted : pool_.active());
+  // The new one asks for no more; if it has gone, there is nobody to tell.
+  (void)channel_->send(FrameType::Done, kAnswer);
+}
+
+}  // namespace mesh::takeover

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// The running agent's side of a takeover: gives what it has to a successor, and goes on as if
+// nothing had happened when that fails before the end.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "agent/base/result.h"
+#include "agent/base/unique_fd.h"
+#include "agent/relay/pool.h"
+#include "agent/takeover/channel.h"
+#include "agent/takeover/successor.h"
+
+namespace mesh::takeover {
+
+// Whether a request fits this process; the error says what to do.
+Status check_request(const nlohmann::json& request, int abi, const std::string& version);
+
+class Handover {
+ public:
+  // What the rest of the agent has to do for it. Called on the handover's own thread, one at a time
+  // and in this order; each is done when it returns.
+  struct Host {
+    std::function<Result<Offer>()> offer;  // duplicates
+    std::function<Status()> freeze;        // no map is written any more, but the heart beats
+    std::function<Status()> stop_heart;    // the successor's begins at once
+    std::function<void()> resume;          // it has failed: all as before
+    std::function<void()> handed_over;     // everything but `finished` is the successor's
+    std::function<void()> finished;        // nothing is left here
+    std::chrono::milliseconds drain_timeout{30'000};  // for what was being set up
+  };
+
+  Handover(relay::Pool& pool, Host host) : pool_(pool), host_(std::move(host)) {}
+  ~Handover() { stop(); }
+  Handover(const Handover&) = delete;
+  Handover& operator=(const Handover&) = delete;
+
+  // With the connection that the request came by. Control thread, and only when not busy().
+  void begin(UniqueFd socket);
+  [[nodiscard]] bool busy() const { return busy_; }
+  void stop();  // ends one that is under way, and joins
+
+ private:
+  void run();
+  Status negotiate();
+  Status send_listeners();
+  Status send_connections();
+  Status send(relay::HandedOver connection, Channel::Limit limit);
+  void finish();
+
+  relay::Pool& pool_;
+  const Host host_;
+  std::atomic<bool> busy_{false};
+  std::atomic<bool> stopping_{false};
+  std::optional<Channel> channel_;
+  std::thread thread_;
+  bool paused_ = false;
+};
+
+}  // namespace mesh::takeover

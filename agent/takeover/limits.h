@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every time and bound of a takeover.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+namespace mesh::takeover {
+
+// For one answer or one frame, from either side.
+inline constexpr std::chrono::milliseconds kAnswer{10'000};
+// The successor loads its programs: seconds where the verifier is emulated.
+inline constexpr std::chrono::milliseconds kPrepare{120'000};
+// Meanwhile nobody is enrolled and no catalog applied: the successor finds workloads, reads the
+// catalog and gets its identities.
+inline constexpr std::chrono::milliseconds kFrozen{30'000};
+// Connections rest from Give to Go; beyond it they go on where they were.
+inline constexpr std::chrono::milliseconds kPaused{10'000};
+// Between two frames of the former agent, which finishes what was being set up.
+inline constexpr std::chrono::milliseconds kFollow{600'000};
+
+inline constexpr std::size_t kMaxListeners = 65'536;
+inline constexpr std::size_t kBatch = 64;  // connections exported at a time
+
+}  // namespace mesh::takeover

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+// Two relays in one process, and the whole protocol between them: what was open on the one goes on
+// on the other, and when the takeover fails at any step, on the first.
+
+#include <random>
+
+#include "agent/takeover/connection_state.h"
+#include "agent/takeover/handover.h"
+#include "agent/takeover/successor.h"
+#include "tests/unit/relay/fixture.h"
+
+namespace mesh::relay::test {
+namespace {
+
+using takeover::Channel;
+using takeover::FrameType;
+using takeover::Handover;
+using takeover::Successor;
+
+// A connection with bytes on the way in both directions, checked by their place.
+struct Traffic {
+  Pair pair;
+  std::uint64_t seed;
+  std::uint64_t sent[2] = {0, 0};
+  std::uint64_t received[2] = {0, 0};
+
+  static char byte_at(std::uint64_t seed, std::uint64_t at) {
+    std::uint64_t z = (seed + 1) * 0x9E3779B97F4A7C15u + at / 8 * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 29)) * 0x94D049BB133111EBu;
+    return static_cast<char>(z >> (at % 8 * 8));
+  }
+  [[nodiscard]] int end(int which) const { return (which == 0 ? pair.client : pair.server).get(); }
+
+  void send(int way, std::size_t most) {
+    std::vector<char> bytes(most);
+    for (std::size_t i = 0; i < most; ++i)
+      bytes[i] = byte_at(seed * 2 + static_cast<std::uint64_t>(way), sent[way] + i);
+    const ssize_t n = ::send(end(way), bytes.data(), most, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ASSERT_TRUE(n > 0 || errno == EAGAIN) << errno;
+    if (n > 0) sent[way] += static_cast<std::uint64_t>(n);
+  }
+  // The errno at the end of the stream, 0 for FIN, EAGAIN while it goes on.
+  int receive(int way, std::size_t most) {
+    std::vector<char> bytes(most);
+    for (;;) {
+      const ssize_t n = ::recv(end(1 - way), bytes.data(), most, MSG_DONTWAIT);
+      if (n == 0) return 0;
+      if (n < 0) return errno;
+      for (ssize_t i = 0; i < n; ++i)
+        if (bytes[static_cast<std::size_t>(i)] !=
+            byte_at(seed * 2 + static_cast<std::uint64_t>(way),
+                    received[way] + static_cast<std::uint64_t>(i)))
+          return EBADMSG;
+      received[way] += static_cast<std::uint64_t>(n);
+    }
+  }
+  void receive_all(int way) {
+    int end = EAGAIN;
+    EXPECT_TRUE(eventually([&] {
+      end = receive(way, 65536);
+      return end != EAGAIN || received[way] == sent[way];
+    }));
+    EXPECT_EQ(received[way], sent[way]) << "way " << way << " end " << end;
+  }
+};
+
+class TakeoverPools : public RelayTest {
+ protected:
+  // The heart and the maps of an agent that has none.
+  struct Seen {
+    std::atomic<int> frozen{0}, stopped{0}, resumed{0}, handed{0}, finished{0};
+  };
+  std::unique_ptr<Handover> handover(Pool& pool, Seen& seen) {
+    Handover::Host host;
+    host.offer = []() -> Result<takeover::Offer> {
+      takeover::Offer offer;
+      offer.generation = 7;
+      for (auto* fd : {&offer.lock, &offer.admin, &offer.metrics, &offer.debug})
+        fd->reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+      return offer;
+    };
+    host.freeze = [&seen]() -> Status { return ++seen.frozen, Status(); };
+    host.stop_heart = [&seen]() -> Status { return ++seen.stopped, Status(); };
+    host.resume = [&seen] { ++seen.resumed; };
+    host.handed_over = [&seen] { ++seen.handed; };
+    host.finished = [&seen] { ++seen.finished; };
+    host.drain_timeout = 5s;
+    return std::make_unique<Handover>(pool, std::move(host));
+  }
+  static std::pair<UniqueFd, UniqueFd> channel() {
+    int fds[2];
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    return {UniqueFd(fds[0]), UniqueFd(fds[1])};
+  }
+
+  // pool_ -> a new pool, which is pool_ then. Gives the number of connections.
+  std::size_t take_over() {
+    Seen seen;
+    auto [old_end, new_end] = channel();
+    auto old = handover(*pool_, seen);
+    old->begin(std::move(old_end));
+    auto successor = Successor::over(std::move(new_end));
+    EXPECT_TRUE(successor) << (successor ? "" : successor.error().what);
+    EXPECT_EQ((*successor)->offer().generation, 7u);
+    PoolOptions options;
+    options.workers = 2;
+    options.accepting = false;
+    auto next = must_create(options);
+    auto listeners = (*successor)->freeze();
+    EXPECT_TRUE(listeners) << (listeners ? "" : listeners.error().what);
+    for (auto& one : *listeners)
+      EXPECT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+    auto taken = (*successor)->take();
+    EXPECT_TRUE(taken) << (taken ? "" : taken.error().what);
+    auto ready = (*successor)->ready();
+    EXPECT_TRUE(ready) << (ready ? "" : ready.error().what);
+    EXPECT_TRUE(next->start_accepting());
+    for (auto& one : *taken) EXPECT_TRUE(next->adopt(std::move(one)));
+    (*successor)->follow([&](TakenOver one) { EXPECT_TRUE(next->adopt(std::move(one))); });
+    old->stop();
+    EXPECT_EQ(seen.finished, 1);
+    EXPECT_EQ(seen.resumed, 0);
+    EXPECT_EQ(pool_->active(), 0u);
+    EXPECT_EQ(pool_->counters().reset.get() + pool_->counters().aborted.get(), 0u);
+    pool_ = std::move(next);
+    return taken->size();
+  }
+  static std::unique_ptr<Pool> must_create(const PoolOptions& options) {
+    auto pool = Pool::create(options);
+    EXPECT_TRUE(pool);
+    return std::move(*pool);
+  }
+
+  std::vector<Traffic> open_all(std::size_t count) {
+    std::vector<Traffic> all;
+    for (std::size_t i = 0; i < count; ++i) all.push_back({connect_pair(), i + 1});
+    return all;
+  }
+  void TearDown() override {
+    if (!pool_) return;
+    backend_.reset();
+    EXPECT_TRUE(pool_->drain(0ms, nullptr));
+    EXPECT_TRUE(eventually([&] { return pool_->active() == 0; }));
+    const Counters c = pool_->counters();
+    EXPECT_EQ(c.accepted.get() + c.taken_over.get(), c.completed.get() + c.reset.get() +
+                                                         c.aborted.get() + c.idle_closed.get() +
+                                                         c.handed_over.get());
+  }
+};
+
+TEST_F(TakeoverPools, EveryByteOfEveryConnectionArrivesOnce) {
+  start({}, 32 * 1024);
+  auto all = open_all(40);
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0};
+  std::thread load([&] {
+    std::mt19937 random(1);
+    while (!stop) {
+      for (auto& one : all) {
+        // Some read slowly, so that pipes and buffers are full when they are handed over.
+        const bool slow = one.seed % 4 == 0;
+        for (int way : {0, 1}) {
+          one.send(way, 1 + random() % 60'000);
+          if (slow && random() % 8 != 0) continue;
+          if (const int end = one.receive(way, slow ? 2000 : 65536); end != EAGAIN) ++wrong;
+        }
+      }
+    }
+  });
+  std::size_t handed = 0;
+  for (int round = 0; round < 20; ++round) {
+    std::this_thread::sleep_for(20ms);
+    handed += take_over();
+  }
+  stop = true;
+  load.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(handed, 20u * all.size());
+  std::uint64_t moved = 0;
+  for (auto& one : all) {
+    for (int way : {0, 1}) one.receive_all(way);
+    moved += one.received[0] + one.received[1];
+  }
+  EXPECT_GT(moved, 1u << 20);
+  // The ends of directions are carried as before, those from before the takeover too.
+  for (std::size_t i = 0; i < all.size(); ++i)
+    ASSERT_EQ(::shutdown(all[i].end(static_cast<int>(i % 2)), SHUT_WR), 0);
+  for (std::size_t i = 0; i < all.size(); ++i)
+    EXPECT_EQ(read_end(i % 2 == 0 ? all[i].pair.server : all[i].pair.client), 0);
+  EXPECT_EQ(take_over(), all.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const int way = i % 2 == 0 ? 1 : 0;  // the other one still goes on
+    all[i].send(way, 1000);
+    all[i].receive_all(way);
+    (way == 0 ? all[i].pair.client : all[i].pair.server).reset();
+    EXPECT_EQ(read_end(way == 0 ? all[i].pair.server : all[i].pair.client), 0);
+  }
+  EXPECT_TRUE(eventually([&] { return pool_->counters().completed.get() == all.size(); }));
+}
+
+TEST_F(TakeoverPools, AResetIsCarriedWheneverItComes) {
+  start();
+  auto all = open_all(20);
+  for (std::size_t i = 0; i < 10; ++i) {
+    auto& end = i % 2 == 0 ? all[i].pair.client : all[i].pair.server;
+    reset(end);
+  }
+  EXPECT_TRUE(eventually([&] { return pool_->active() == 10; }));
+  EXPECT_EQ(pool_->counters().reset.get(), 10u);
+  // pool_ has reset ten: not what take_over() looks for.
+  for (int i = 10; i < 20; ++i) EXPECT_EQ(all[static_cast<std::size_t>(i)].receive(0, 1), EAGAIN);
+  Seen seen;
+  auto [old_end, new_end] = channel();
+  auto old = handover(*pool_, seen);
+  old->begin(std::move(old_end));
+  auto successor = Successor::over(std::move(new_end));
+  ASSERT_TRUE(successor);
+  PoolOptions options;
+  options.accepting = false;
+  auto next = must_create(options);
+  auto listeners = (*successor)->freeze();
+  ASSERT_TRUE(listeners);
+  for (auto& one : *listeners)
+    ASSERT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+  auto taken = (*successor)->take();
+  ASSERT_TRUE(taken);
+  // In between: nobody looks at the sockets.
+  for (std::size_t i = 10; i < 15; ++i) reset(all[i].pair.client);
+  ASSERT_TRUE((*successor)->ready());
+  for (auto& one : *taken) ASSERT_TRUE(next->adopt(std::move(one)));
+  (*successor)->follow([](TakenOver) { FAIL(); });
+  old->stop();
+  for (std::size_t i = 10; i < 15; ++i) EXPECT_EQ(read_end(all[i].pair.server), ECONNRESET);
+  for (std::size_t i = 15; i < 20; ++i) {
+    reset(all[i].pair.server);
+    EXPECT_EQ(read_end(all[i].pair.client), ECONNRESET);
+  }
+  pool_ = std::move(next);
+}
+
+TEST_F(TakeoverPools, WhatWaitsInTheQueueIsAcceptedByTheNextOne) {
+  start();
+  Seen seen;
+  auto [old_end, new_end] = channel();
+  auto old = handover(*pool_, seen);
+  old->begin(std::move(old_end));
+  auto successor = Successor::over(std::move(new_end));
+  ASSERT_TRUE(successor);
+  PoolOptions options;
+  options.accepting = false;
+  auto next = must_create(options);
+  auto listeners = (*successor)->freeze();
+  ASSERT_TRUE(listeners);
+  for (auto& one : *listeners)
+    ASSERT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+  Pair before = connect_pair();  // the old one still accepts
+  auto taken = (*successor)->take();
+  ASSERT_TRUE(taken);
+  EXPECT_EQ(taken->size(), 1u);
+  std::vector<UniqueFd> waiting;
+  for (int i = 0; i < 10; ++i) {
+    waiting.push_back(client_socket());
+    ASSERT_EQ(connect_to(waiting.back(), port_), 0);
+  }
+  ASSERT_TRUE((*successor)->ready());
+  ASSERT_TRUE(next->start_accepting());
+  for (auto& one : *taken) ASSERT_TRUE(next->adopt(std::move(one)));
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(accept_backend());
+  (*successor)->follow([](TakenOver) { FAIL(); });
+  old->stop();
+  EXPECT_EQ(pool_->counters().accepted.get(), 1u);
+  EXPECT_EQ(next->counters().accepted.get(), 10u);
+  pool_ = std::move(next);
+}
+
+TEST_F(TakeoverPools, AFailureAtAnyStepChangesNothing) {
+  start();
+  auto all = open_all(10);
+  const auto works = [&] {
+    for (auto& one : all)
+      for (int way : {0, 1}) {
+        one.send(way, 100);
+        one.receive_all(way);
+      }
+    Pair fresh = connect_pair();
+    EXPECT_TRUE(send_all(fresh.client, "x"));
+    EXPECT_EQ(receive(fresh.server, 1), "x");
+  };
+  int resumed = 0;
+  for (int step = 0; step < 5; ++step) {
+    SCOPED_TRACE(step);
+    Seen seen;
+    auto [old_end, new_end] = channel();
+    auto old = handover(*pool_, seen);
+    old->begin(std::move(old_end));
+    {
+      auto successor = Successor::over(std::move(new_end));
+      ASSERT_TRUE(successor);
+      if (step >= 1) {
+        ASSERT_TRUE((*successor)->freeze());
+      }
+      if (step >= 2) {
+        auto taken = (*successor)->take();
+        ASSERT_TRUE(taken);
+        EXPECT_GE(taken->size(), all.size());
+        // Bytes that come meanwhile are not lost.
+        for (auto& one : all) one.send(0, 1000);
+      }
+      if (step == 3) (*successor)->refuse("I do not like it");
+      if (step == 4) (*successor)->shut();
+    }  // it dies here
+    EXPECT_TRUE(eventually([&] { return !old->busy(); }));
+    old->stop();
+    EXPECT_EQ(seen.resumed, 1);
+    EXPECT_EQ(seen.handed, 0);
+    EXPECT_EQ(seen.stopped, 0);
+    resumed += seen.resumed;
+    works();
+  }
+  EXPECT_EQ(resumed, 5);
+  EXPECT_EQ(pool_->counters().handed_over.get(), 0u);
+  EXPECT_EQ(pool_->counters().reset.get(), 0u);
+  EXPECT_GE(take_over(), all.size());
+  works();
+}
+
+// A successor that is not ours, or one that has gone mad.
+TEST_F(TakeoverPools, WrongFramesAreRefused) {
+  start();
+  auto all = open_all(2);
+  for (const auto type : {FrameType::Give, FrameType::Ready, FrameType::Offer, FrameType::Done}) {
+    Seen seen;
+    auto [old_end, new_end] = channel();
+    auto old = handover(*pool_, seen);
+    old->begin(std::move(old_end));
+    Channel other(std::move(new_end));
+    ASSERT_TRUE(other.expect(FrameType::Offer, 5s));
+    ASSERT_TRUE(other.send(type, 5s));
+    EXPECT_TRUE(eventually([&] { return !old->busy(); }));
+    EXPECT_EQ(seen.resumed, 1);
+    auto why = other.receive(5s);
+    ASSERT_TRUE(why);
+    EXPECT_EQ(why->type, FrameType::Refuse);
+  }
+  // Ready for another number than was given.
+  Seen seen;
+  auto [old_end, new_end] = channel();
+  auto old = handover(*pool_, seen);
+  old->begin(std::move(old_end));
+  Channel other(std::move(new_end));
+  ASSERT_TRUE(other.expect(FrameType::Offer, 5s));
+  ASSERT_TRUE(other.send(FrameType::Freeze, 5s));
+  while (other.receive(5s)->type != FrameType::ListenersEnd) {
+  }
+  ASSERT_TRUE(other.send(FrameType::Give, 5s));
+  while (other.receive(5s)->type != FrameType::ConnectionsEnd) {
+  }
+  const std::array<std::uint8_t, 4> one_less{1, 0, 0, 0};
+  ASSERT_TRUE(other.send(FrameType::Ready, one_less, {}, 5s));
+  EXPECT_TRUE(eventually([&] { return !old->busy(); }));
+  EXPECT_EQ(seen.resumed, 1);
+  all[0].send(0, 10);
+  all[0].receive_all(0);
+}
+
+// What comes from the running agent is checked too.
+TEST_F(TakeoverPools, WhatIsNoConnectionIsNotTaken) {
+  start();
+  takeover::Frame frame;
+  frame.type = FrameType::Connection;
+  ConnectionState state;
+  state.client = loopback(1);
+  frame.payload = takeover::serialize(state);
+  const auto file = [] { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); };
+  frame.fds.push_back(file());
+  frame.fds.push_back(file());
+  EXPECT_FALSE(takeover::parse_connection(std::move(frame))) << "files";
+
+  const auto sockets = [&](ConnectionState what) {
+    Pair pair = connect_pair();
+    takeover::Frame made;
+    made.payload = takeover::serialize(what);
+    made.fds.push_back(std::move(pair.client));
+    made.fds.push_back(std::move(pair.server));
+    return takeover::parse_connection(std::move(made));
+  };
+  EXPECT_TRUE(sockets(state));
+  state.idle = true;
+  EXPECT_FALSE(sockets(state));
+}
+
+}  // namespace
+}  // namespace mesh::relay::test
