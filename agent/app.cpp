@@ -4,6 +4,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -19,6 +21,7 @@
 #include "agent/admin/server.h"
 #include "agent/admin/switches.h"
 #include "agent/agent_collector.h"
+#include "agent/app_takeover.h"
 #include "agent/base/log.h"
 #include "agent/base/netns.h"
 #include "agent/base/pace.h"
@@ -37,6 +40,7 @@
 #include "agent/relay/pool.h"
 #include "agent/tls_collector.h"
 #include "agent/workload/discovery.h"
+#include "mesh/abi.h"
 #include "metrics/mesh_collector.h"
 #include "metrics/process_collector.h"
 #include "metrics/server.h"
@@ -49,16 +53,6 @@ constexpr std::chrono::milliseconds kHeartbeat{250};  // the hooks give up after
 constexpr std::uint64_t kBeatsPerRetry = 4;           // 1 s
 constexpr std::uint64_t kBeatsPerSweep = 40;          // 10 s
 constexpr std::chrono::seconds kRecordSweep{10};
-const char* const kVipCidr4 = "240.0.0.0/4";
-
-Status require_privileges() {
-  if (::geteuid() != 0)
-    return fail(
-        "mesh-agent loads BPF programs and enters network namespaces: run it as root (see "
-        "`mesh-agent "
-        "preflight`)");
-  return {};
-}
 
 // Each relayed connection takes two descriptors. A lower hard limit is respected; accept then
 // pauses and counts.
@@ -73,11 +67,13 @@ class App {
  public:
   explicit App(const Options& options) : options_(options), signals_(io_), heartbeat_(io_) {}
 
-  Status start();
+  Status start();  // tells a former agent when it fails
   void run() { io_.run(); }
   void stop();
 
  private:
+  Status start_parts();
+  Status ask_former();
   Status start_endpoints();
   Status start_datapath();
   Status start_mesh();
@@ -87,7 +83,14 @@ class App {
   void beat();
   void await_signal();
   void begin_drain();
-  void on_config_errors(const std::vector<syntax::ConfigError>& errors);
+  void drain();
+  void stop_drain();
+  void prepare_handover();
+  Status take_over();
+  [[nodiscard]] TakeoverParts parts() {
+    return {io_, *datapath_, *relay_, *controller_, mesh_.get(), *admin_server_, *metrics_server_};
+  }
+  void on_config_errors(const std::vector<catalog::ConfigError>& errors);
   [[nodiscard]] std::optional<std::string> not_ready() const;
   [[nodiscard]] std::vector<metrics::DegradedFeature> degraded();
   [[nodiscard]] admin::ReportSources sources();
@@ -118,8 +121,14 @@ class App {
   std::uint64_t beats_ = 0;
   Pace record_sweep_{kRecordSweep};
   bool draining_ = false;
+  bool heart_stopped_ = false;
+  bool drain_later_ = false;  // a signal came during a handover
   std::thread drain_thread_;
-  std::string no_revocation_;  // why open connections cannot be ended; empty: they can
+  std::chrono::steady_clock::time_point drain_end_;
+  std::atomic<bool> drain_stopped_{false};
+  std::unique_ptr<takeover::Successor> former_;   // of the agent before this one
+  std::unique_ptr<takeover::Handover> handover_;  // to the agent after this one
+  std::thread follow_thread_;
   bool enrolled_ = false;
   bool catalog_seen_ = false;
   std::vector<std::string> config_errors_;
@@ -129,14 +138,23 @@ class App {
 };
 
 Status App::start() {
+  auto status = start_parts();
+  if (!status && former_) former_->refuse(status.error().what);
+  return status;
+}
+
+Status App::start_parts() {
   MESH_TRY(require_privileges(), "start");
   raise_descriptor_limit();
+  if (options_.takeover) MESH_TRY(ask_former(), "takeover");
   // Sockets before programs: when a port is taken, nothing has been attached yet.
   MESH_TRY(start_endpoints(), "start");
   MESH_TRY(start_datapath(), "start");
   MESH_TRY(start_catalog(), "start");
   add_admin_commands();
   add_debug_pages();
+  prepare_handover();
+  if (former_) MESH_TRY(take_over(), "takeover");
 
   signals_.add(SIGTERM);
   signals_.add(SIGINT);
@@ -148,14 +166,18 @@ Status App::start() {
 }
 
 Status App::start_endpoints() {
-  auto admin = admin::Server::create(io_, options_.admin_socket);
+  takeover::Offer none;
+  takeover::Offer& former = former_ ? former_->offer() : none;
+  auto admin = admin::Server::create(io_, options_.admin_socket, std::chrono::seconds(5),
+                                     std::move(former.admin));
   if (!admin) return tl::unexpected(std::move(admin).error());
   admin_server_ = std::move(*admin);
   metrics::ServerOptions server_options;
   server_options.listen = options_.metrics_listen;
   server_options.debug_listen = options_.debug_listen;
   server_options.not_ready = [this] { return not_ready(); };
-  auto server = metrics::Server::create(io_, registry_, server_options);
+  auto server = metrics::Server::create(io_, registry_, server_options,
+                                        {std::move(former.metrics), std::move(former.debug)});
   if (!server) return tl::unexpected(std::move(server).error());
   metrics_server_ = std::move(*server);
   return {};
@@ -164,15 +186,25 @@ Status App::start_endpoints() {
 Status App::start_datapath() {
   bpf::Programs::Options program_options{options_.pin_dir, options_.cgroup_root,
                                          options_.disable_tracing};
-  auto programs = bpf::Programs::open(program_options);
+  bpf::FormerAgent former;
+  if (former_) former = {std::move(former_->offer().lock), former_->offer().generation};
+  auto programs = bpf::Programs::open(program_options, std::move(former));
   if (!programs) return tl::unexpected(std::move(programs).error());
+  std::vector<relay::HandedListener> listeners;
+  if (former_) {
+    auto frozen = former_->freeze();
+    if (!frozen) return tl::unexpected(std::move(frozen).error());
+    listeners = std::move(*frozen);
+  }
   datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
   log::info("BPF programs attached to {}, pins {} in {}", options_.cgroup_root,
             datapath_->programs().adopted() ? "adopted" : "made", options_.pin_dir);
   for (const auto& d : datapath_->programs().degraded())
     log::warn("degraded: {}: {}", d.feature, d.reason);
-  datapath_->forget_legs();
-  MESH_TRY(datapath_->set_accel(datapath_->accel()), "runtime settings");
+  if (!former_) {
+    datapath_->forget_legs();
+    MESH_TRY(datapath_->set_accel(datapath_->accel()), "runtime settings");
+  }
 
   if (auto probed = capture::probe_sock_destroy(); !probed) {
     no_revocation_ = probed.error().what;
@@ -182,6 +214,7 @@ Status App::start_datapath() {
 
   relay::PoolOptions relay_options;
   relay_options.workers = options_.relay_threads;
+  relay_options.accepting = !former_;
   auto pool = relay::Pool::create(relay_options);
   if (!pool) return context(std::move(pool).error(), "relay");
   relay_ = std::move(*pool);
@@ -230,6 +263,7 @@ Status App::start_datapath() {
   };
   controller_ =
       std::make_unique<capture::Controller>(io_, std::move(capture_options), *datapath_, *relay_);
+  controller_->inherit(std::move(listeners));
   MESH_TRY(controller_->start(), "capture");
   workload::Options discovery_options;
   discovery_options.node_cidrs = options_.node_cidrs;
@@ -238,6 +272,7 @@ Status App::start_datapath() {
   controller_->set_discovery(*discovery_);
   MESH_TRY(discovery_->start(), "find workloads");
   MESH_TRY(controller_->adopted_all(), "capture");
+  controller_->inherit({});
   enrolled_ = true;
   return {};
 }
@@ -322,6 +357,7 @@ std::vector<metrics::DegradedFeature> App::degraded() {
 // The hooks refuse relayed connections when this does not run for a second: a control thread that
 // hangs cannot enrol or revoke either.
 void App::beat() {
+  if (heart_stopped_) return;
   if (auto status = datapath_->heartbeat(); !status)
     log::error("heartbeat: {}", status.error().what);
   if (++beats_ % kBeatsPerSweep == 0) datapath_->sweep_legs();
@@ -409,6 +445,12 @@ void App::await_signal() {
       await_signal();
       return;
     }
+    if (handover_->busy()) {
+      log::info("signal {}: a new agent is taking over; if it fails this one drains", signal);
+      drain_later_ = true;
+      await_signal();
+      return;
+    }
     log::info("signal {}: draining", signal);
     draining_ = true;
     await_signal();
@@ -424,10 +466,20 @@ void App::begin_drain() {
     log::error("stop: {}", status.error().what);
   heartbeat_.cancel();
   if (catalog_) catalog_->stop();
+  drain_end_ = std::chrono::steady_clock::now() + options_.drain_timeout;
+  drain();
+}
+
+void App::drain() {
+  drain_stopped_ = false;
   drain_thread_ = std::thread([this] {
-    auto drained = relay_->drain(options_.drain_timeout, [](std::uint32_t left) {
-      log::info("draining: {} relayed connections are open", left);
-    });
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(drain_end_ - std::chrono::steady_clock::now());
+    auto drained = relay_->drain(
+        std::max(left, std::chrono::milliseconds(0)),
+        [](std::uint32_t open) { log::info("draining: {} relayed connections are open", open); },
+        &drain_stopped_);
+    if (drained && drained->stopped) return;
     if (!drained)
       log::error("drain: {}", drained.error().what);
     else if (drained->aborted > 0)
@@ -436,7 +488,69 @@ void App::begin_drain() {
   });
 }
 
+Status App::ask_former() {
+  auto former = takeover::Successor::ask(options_.admin_socket, MESH_ABI_VERSION, MESH_VERSION);
+  if (!former) return tl::unexpected(std::move(former).error());
+  former_ = std::move(*former);
+  if (!former_) log::info("takeover: no agent runs here, so this is an ordinary start");
+  return {};
+}
+
+Status App::take_over() {
+  MESH_TRY(mesh::take_over(parts(), *former_, [this] { return not_ready(); }), "take over");
+  follow_thread_ = std::thread([this] {
+    former_->follow([this](relay::TakenOver one) {
+      if (auto status = relay_->adopt(std::move(one)); !status)
+        log::error("takeover: a connection is lost: {}", status.error().what);
+    });
+  });
+  return {};
+}
+
+void App::prepare_handover() {
+  handover_ = make_handover(parts(),
+                            {.stop =
+                                 [this] {
+                                   heart_stopped_ = true;
+                                   heartbeat_.cancel();
+                                 },
+                             .start =
+                                 [this] {
+                                   if (draining_) return drain();
+                                   if (std::exchange(heart_stopped_, false)) beat();
+                                   if (!std::exchange(drain_later_, false)) return;
+                                   draining_ = true;
+                                   begin_drain();
+                                 },
+                             .finished = [this] { io_.stop(); }},
+                            options_.drain_timeout);
+  admin_server_->handle_connection(
+      "takeover",
+      [this](const nlohmann::json& request) -> Result<nlohmann::json> {
+        MESH_TRY(takeover::check_request(request, MESH_ABI_VERSION, MESH_VERSION), "takeover");
+        if (handover_->busy()) return fail("another agent is taking over already");
+        log::info("takeover: a new agent asks for it");
+        return nlohmann::json{{"version", MESH_VERSION}, {"abi", MESH_ABI_VERSION}};
+      },
+      [this](UniqueFd connection) {
+        if (handover_->busy()) return;
+        stop_drain();
+        handover_->begin(std::move(connection));
+      });
+}
+
+// A new agent takes what is still open.
+void App::stop_drain() {
+  drain_stopped_ = true;
+  if (drain_thread_.joinable()) drain_thread_.join();
+}
+
 void App::stop() {
+  if (follow_thread_.joinable()) {
+    former_->shut();
+    follow_thread_.join();
+  }
+  handover_->stop();
   if (drain_thread_.joinable()) drain_thread_.join();
   if (mesh_) mesh_->stop();
   discovery_->stop();
@@ -477,50 +591,6 @@ int run_agent(const Options& given) {
   }
   app.run();
   app.stop();
-  return 0;
-}
-
-int run_guard(const Options& given) {
-  Options options = given;
-  const auto guard = [&]() -> Status {
-    if (auto status = find_node_cidrs(options); !status) {
-      if (options.mesh_cidrs.empty()) return status;
-      log::warn("only --mesh-cidr is guarded: {}", status.error().what);
-    }
-    MESH_TRY(require_privileges(), "guard");
-    auto programs = bpf::Programs::open(
-        {options.pin_dir, options.cgroup_root, /*disable_tracing=*/options.disable_tracing});
-    if (!programs) return tl::unexpected(std::move(programs).error());
-    bpf::Datapath datapath(std::move(*programs));
-    // The node's own processes are not workloads: they pass. Everybody else is unclassified.
-    UniqueFd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!probe) return fail_errno(errno, "socket");
-    auto cookie = netns_cookie(probe.get());
-    if (!cookie) return tl::unexpected(std::move(cookie).error());
-    MESH_TRY(datapath.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
-             "guard");
-    capture::NodeState node;
-    node.node_cidrs = options.node_cidrs;
-    node.vip_cidrs = {*Cidr::parse(kVipCidr4), *options.vip_cidr6};
-    node.mesh_cidrs = options.mesh_cidrs;
-    MESH_TRY(datapath.cidrs.sync(capture::known_cidrs(node), /*only_additions=*/true), "guard");
-    return datapath.set_accel(datapath.accel());
-  };
-  if (auto status = guard(); !status) {
-    log::error("{}", status.error().what);
-    return 1;
-  }
-  log::info("mesh destinations are refused until mesh-agent starts (pins in {})", options.pin_dir);
-  return 0;
-}
-
-int run_cleanup(const Options& options) {
-  auto removed = bpf::Pins::cleanup(options.pin_dir);
-  if (!removed) {
-    log::error("cleanup: {}", removed.error().what);
-    return 1;
-  }
-  log::info("cleanup: {} pins removed from {}", removed->size(), options.pin_dir);
   return 0;
 }
 

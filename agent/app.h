@@ -2,9 +2,14 @@
 // One run of the agent: puts the parts together, runs the control thread, takes them apart again.
 #pragma once
 
+#include "agent/base/result.h"
 #include "agent/options.h"
 
 namespace mesh {
+
+inline constexpr const char* kVipCidr4 = "240.0.0.0/4";
+
+Status require_privileges();
 
 // Blocks until SIGTERM or SIGINT. The result is the process's exit code; errors have been logged.
 int run_agent(const Options& options);

@@ -32,7 +32,9 @@ constexpr const char* kFooter =
     "on.\n"
     "Signals: SIGTERM or SIGINT drains relayed connections and exits; the BPF programs stay and "
     "keep local\n"
-    "connections going until `mesh-agent cleanup`.";
+    "connections going until `mesh-agent cleanup`. To upgrade without losing a connection, start "
+    "the new\n"
+    "program beside the running one with --takeover; the old one exits with 0 by itself.";
 
 std::string env_name(std::string flag) {
   std::string name = "MESH_AGENT";
@@ -230,6 +232,10 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   app.add_flag("--disable-kernel-tls", options.disable_kernel_tls,
                "Make TLS records in the agent even where the kernel can")
       ->envname("MESH_AGENT_DISABLE_KERNEL_TLS");
+  app.add_flag("--takeover", options.takeover,
+               "Take over from the agent that runs on this admin socket: its listeners and open "
+               "connections go on here, and it exits. Without one it is an ordinary start")
+      ->envname("MESH_AGENT_TAKEOVER");
   add("--drain-timeout", texts.drain_seconds,
       "How long SIGTERM waits for relayed connections, in seconds")
       ->type_name("SECONDS");

@@ -49,6 +49,7 @@ struct Options {
   std::chrono::seconds leaf_ttl{};
   bool disable_kernel_tls = false;
   std::chrono::milliseconds drain_timeout{30'000};
+  bool takeover = false;       // from the agent that runs, if one does
   unsigned relay_threads = 0;  // 0: one per core
   bool disable_tracing = false;
   std::string log_level;

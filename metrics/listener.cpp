@@ -12,7 +12,8 @@ namespace net = boost::asio;
 using tcp = net::ip::tcp;
 using boost::system::error_code;
 
-Status listen_on(Listener& listener, const Endpoint& endpoint, std::string_view flag) {
+Status listen_on(Listener& listener, const Endpoint& endpoint, std::string_view flag,
+                 UniqueFd former) {
   const auto& a = endpoint.address;
   tcp::endpoint target;
   if (a.is_v4()) {
@@ -23,6 +24,14 @@ Status listen_on(Listener& listener, const Endpoint& endpoint, std::string_view 
     target = {net::ip::address_v6(a.bytes()), endpoint.port};
   }
   error_code ec;
+  if (auto at = former ? local_endpoint(former.get()) : Result<Endpoint>(fail("none"));
+      at && *at == endpoint) {
+    listener.acceptor.assign(target.protocol(), former.get(), ec);
+    if (ec) return fail("take over the listener at {}: {}", endpoint.to_string(), ec.message());
+    (void)former.release();  // the acceptor's now
+    listener.bound = endpoint;
+    return {};
+  }
   auto step = [&ec](auto&& call) {
     if (!ec) call();
   };

@@ -8,6 +8,7 @@
 
 #include "agent/base/address.h"
 #include "agent/base/result.h"
+#include "agent/base/unique_fd.h"
 
 namespace mesh::metrics {
 
@@ -21,8 +22,9 @@ struct Listener {
   std::size_t turned_away = 0;  // connections being told 503
 };
 
-// Binds and listens. The error names the address and the way out; `flag` is the option that sets
-// it.
-Status listen_on(Listener& listener, const Endpoint& endpoint, std::string_view flag);
+// Binds and listens; or takes `former`, a listening socket, if that is at this endpoint. The error
+// names the address and the way out; `flag` is the option that sets it.
+Status listen_on(Listener& listener, const Endpoint& endpoint, std::string_view flag,
+                 UniqueFd former = {});
 
 }  // namespace mesh::metrics

@@ -80,9 +80,9 @@ class Server::Impl : public std::enable_shared_from_this<Server::Impl> {
   Impl(net::io_context& io, Registry& registry, ServerOptions options)
       : strand_(net::make_strand(io)), registry_(registry), options_(std::move(options)) {}
 
-  Status listen();
+  Status listen(FormerListeners former);
   void start();
-  void stop();
+  void stop(bool keep_listening = false);
   void release();  // the owner goes: wait for the collection thread and let go of the registry
 
   Listener& main_listener() { return *listeners_.front(); }
@@ -141,17 +141,20 @@ class Server::Impl : public std::enable_shared_from_this<Server::Impl> {
   bool registered_ = false;
 };
 
-Status Server::Impl::listen() {
+Status Server::Impl::listen(FormerListeners former) {
   if (options_.debug_listen && !options_.debug_listen->address.is_loopback())
     return fail(
         "the debug listener shows internals of the agent and {} is not a loopback address: "
         "choose one with --debug-listen, as in 127.0.0.1:15021",
         options_.debug_listen->to_string());
   listeners_.push_back(std::make_unique<Listener>(strand_, false));
-  MESH_TRY(listen_on(*listeners_.back(), options_.listen, "--metrics-listen"), "metrics");
+  MESH_TRY(
+      listen_on(*listeners_.back(), options_.listen, "--metrics-listen", std::move(former.listen)),
+      "metrics");
   if (options_.debug_listen) {
     listeners_.push_back(std::make_unique<Listener>(strand_, true));
-    MESH_TRY(listen_on(*listeners_.back(), *options_.debug_listen, "--debug-listen"),
+    MESH_TRY(listen_on(*listeners_.back(), *options_.debug_listen, "--debug-listen",
+                       std::move(former.debug_listen)),
              "debug pages");
   }
   MESH_TRY(registry_.add(own_), "metrics");
@@ -179,11 +182,17 @@ void Server::Impl::start() {
     }(shared_from_this(), *listener));
 }
 
-void Server::Impl::stop() {
-  net::dispatch(strand_, [self = shared_from_this()] {
+void Server::Impl::stop(bool keep_listening) {
+  net::dispatch(strand_, [self = shared_from_this(), keep_listening] {
     self->stopping_ = true;
     error_code ignored;  // closing a listener cannot fail in a way that matters
-    for (auto& listener : self->listeners_) listener->acceptor.close(ignored);
+    for (auto& listener : self->listeners_) {
+      // Out of the reactor first, which a mere close of a shared socket would not do.
+      if (keep_listening && listener->acceptor.is_open())
+        (void)UniqueFd(listener->acceptor.release(ignored));
+      else
+        listener->acceptor.close(ignored);
+    }
     for (Session* session : self->sessions_)
       if (session->reading) session->stream.cancel();
   });
@@ -428,10 +437,11 @@ net::awaitable<void> Server::Impl::linger(beast::tcp_stream& stream) {
 }
 
 Result<std::unique_ptr<Server>> Server::create(net::io_context& io, Registry& registry,
-                                               ServerOptions options) {
+                                               ServerOptions options, FormerListeners former) {
   auto impl = std::make_shared<Impl>(io, registry, std::move(options));
   std::unique_ptr<Server> server(new Server(impl));
-  if (auto status = impl->listen(); !status) return tl::unexpected(std::move(status).error());
+  if (auto status = impl->listen(std::move(former)); !status)
+    return tl::unexpected(std::move(status).error());
   return server;
 }
 
@@ -456,6 +466,12 @@ Status Server::add_debug(std::string name, DebugHandler handler) {
 
 void Server::start() { impl_->start(); }
 void Server::stop() { impl_->stop(); }
+void Server::release() { impl_->stop(/*keep_listening=*/true); }
+int Server::listening() const { return impl_->main_listener().acceptor.native_handle(); }
+int Server::debug_listening() const {
+  auto* debug = impl_->debug_listener();
+  return debug != nullptr ? debug->acceptor.native_handle() : -1;
+}
 
 Endpoint Server::endpoint() const { return impl_->main_listener().bound; }
 

@@ -13,6 +13,7 @@
 
 #include "agent/base/address.h"
 #include "agent/base/result.h"
+#include "agent/base/unique_fd.h"
 #include "metrics/collector.h"
 
 namespace mesh::metrics {
@@ -27,6 +28,12 @@ struct ServerOptions {
   // Limits; tests shorten the deadline.
   std::size_t max_connections = 32;                               // of each listener
   std::chrono::milliseconds deadline = std::chrono::seconds(10);  // of each read, write and scrape
+};
+
+// Listening sockets of a former agent; each is used if its address is the wanted one.
+struct FormerListeners {
+  UniqueFd listen;
+  UniqueFd debug_listen;
 };
 
 struct DebugPage {
@@ -44,7 +51,7 @@ class Server {
   // Binds and listens; nothing is answered before start(). `io` and `registry` must outlive the
   // server. The server adds its own collector, named metrics_server, to the registry.
   static Result<std::unique_ptr<Server>> create(boost::asio::io_context& io, Registry& registry,
-                                                ServerOptions options);
+                                                ServerOptions options, FormerListeners former = {});
   // On the thread that runs the io_context, or when none does. Waits for a running collection.
   ~Server();
   Server(const Server&) = delete;
@@ -58,6 +65,12 @@ class Server {
   // Closes the listeners and idle connections and lets requests in progress finish, each within its
   // deadline. Any thread, more than once.
   void stop();
+
+  // The listening sockets, for a successor (-1: none), and letting go of them without closing them
+  // for that; otherwise like stop().
+  [[nodiscard]] int listening() const;
+  [[nodiscard]] int debug_listening() const;
+  void release();
 
   [[nodiscard]] Endpoint endpoint() const;  // with the port that the kernel chose
   [[nodiscard]] std::optional<Endpoint> debug_endpoint() const;

@@ -33,15 +33,24 @@ bool may_talk(int fd) {
   return peer.uid == 0 || peer.uid == ::geteuid();
 }
 
-nlohmann::json answer(const std::map<std::string, Handler>& handlers, const std::string& line) {
-  const auto request = nlohmann::json::parse(line, nullptr, false);
+struct Command {
+  Handler handler;
+  Taker take;  // empty: the connection is closed after the answer
+};
+
+// The answer, and who gets the connection after it.
+std::pair<nlohmann::json, const Taker*> answer(const std::map<std::string, Command>& commands,
+                                               const std::string& line) {
+  using nlohmann::json;
+  const auto request = json::parse(line, nullptr, false);
   if (!request.is_object() || !request.contains("command") || !request["command"].is_string())
-    return {{"error", "a request is a JSON object with a command"}};
-  const auto handler = handlers.find(request["command"].get<std::string>());
-  if (handler == handlers.end()) return {{"error", "unknown command"}};
-  auto result = handler->second(request);
-  if (!result) return {{"error", result.error().what}};
-  return {{"result", std::move(*result)}};
+    return {json{{"error", "a request is a JSON object with a command"}}, nullptr};
+  const auto command = commands.find(request["command"].get<std::string>());
+  if (command == commands.end()) return {json{{"error", "unknown command"}}, nullptr};
+  auto result = command->second.handler(request);
+  if (!result) return {json{{"error", result.error().what}}, nullptr};
+  return {json{{"result", std::move(*result)}},
+          command->second.take ? &command->second.take : nullptr};
 }
 
 }  // namespace
@@ -51,7 +60,15 @@ class Server::Impl : public std::enable_shared_from_this<Impl> {
   Impl(net::io_context& io, std::string path, std::chrono::milliseconds deadline)
       : io_(io), path_(std::move(path)), deadline_(deadline), acceptor_(io) {}
 
-  Status open() {
+  Status open(UniqueFd listening) {
+    if (listening) {
+      boost::system::error_code failed;
+      acceptor_.assign(net::local::stream_protocol(), listening.get(), failed);
+      if (failed) return fail("admin socket {}: {}", path_, failed.message());
+      (void)listening.release();  // the acceptor's now
+      owns_path_ = false;         // until it is served from here
+      return {};
+    }
     std::error_code ignored;
     std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), ignored);
     boost::system::error_code code;
@@ -98,30 +115,39 @@ class Server::Impl : public std::enable_shared_from_this<Impl> {
                                                     '\n', kToken);
     if (!code) {
       line.resize(n);
+      const auto [result, take] = answer(self->commands_, line);
       const std::string reply =
-          answer(self->handlers_, line)
-              .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-          "\n";
-      (void)co_await net::async_write(socket, net::buffer(reply),
-                                      kToken);  // a client that left is its own fault
+          result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+      // A client that left is its own fault.
+      auto [failed, written] = co_await net::async_write(socket, net::buffer(reply), kToken);
+      boost::system::error_code ignored;
+      if (!failed && take != nullptr) (*take)(UniqueFd(socket.release(ignored)));
     }
     deadline.cancel();
     --self->clients_;
+  }
+
+  void release() {
+    boost::system::error_code ignored;
+    // Out of the reactor first, which a mere close of a shared socket would not do.
+    if (acceptor_.is_open()) (void)UniqueFd(acceptor_.release(ignored));
   }
 
   void stop() {
     boost::system::error_code ignored;
     if (!acceptor_.is_open()) return;
     acceptor_.close(ignored);
-    (void)::unlink(path_.c_str());  // nothing to do about a file that somebody else removed
+    if (owns_path_)
+      (void)::unlink(path_.c_str());  // nothing to do about a file that somebody else removed
   }
 
   net::io_context& io_;
   std::string path_;
   std::chrono::milliseconds deadline_;
   net::local::stream_protocol::acceptor acceptor_;
-  std::map<std::string, Handler> handlers_;
+  std::map<std::string, Command> commands_;
   std::size_t clients_ = 0;
+  bool owns_path_ = true;
 
  private:
   // False if somebody listens.
@@ -140,21 +166,31 @@ class Server::Impl : public std::enable_shared_from_this<Impl> {
 };
 
 Result<std::unique_ptr<Server>> Server::create(net::io_context& io, const std::string& path,
-                                               std::chrono::milliseconds deadline) {
+                                               std::chrono::milliseconds deadline,
+                                               UniqueFd listening) {
   if (path.size() >= sizeof(sockaddr_un{}.sun_path))
     return fail("admin socket path {} is longer than {} characters", path,
                 sizeof(sockaddr_un{}.sun_path) - 1);
   auto impl = std::make_shared<Impl>(io, path, deadline);
-  if (auto status = impl->open(); !status) return tl::unexpected(std::move(status).error());
+  if (auto status = impl->open(std::move(listening)); !status)
+    return tl::unexpected(std::move(status).error());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
 Server::Server(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() { stop(); }
 void Server::handle(std::string name, Handler handler) {
-  impl_->handlers_.emplace(std::move(name), std::move(handler));
+  impl_->commands_.emplace(std::move(name), Command{std::move(handler), {}});
 }
-void Server::start() { net::co_spawn(impl_->io_, impl_->accept_loop(), net::detached); }
+void Server::handle_connection(std::string name, Handler check, Taker take) {
+  impl_->commands_.emplace(std::move(name), Command{std::move(check), std::move(take)});
+}
+int Server::listening() const { return impl_->acceptor_.native_handle(); }
+void Server::release() { impl_->release(); }
+void Server::start() {
+  impl_->owns_path_ = true;
+  net::co_spawn(impl_->io_, impl_->accept_loop(), net::detached);
+}
 void Server::stop() { impl_->stop(); }
 
 }  // namespace mesh::admin

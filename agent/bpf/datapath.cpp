@@ -78,6 +78,11 @@ Datapath::Datapath(Programs programs)
     runtime_.accel_budget = defaults.budget_bytes;
     runtime_.accel_max_write = defaults.max_write_bytes;
   }
+  read_services();
+}
+
+void Datapath::read_services() {
+  services_.clear();
   for (auto& [label, service] : service_map_.entries()) {
     ServiceState state{service, {}};
     for (std::uint32_t i = 0; i < service.endpoints; ++i) {
@@ -93,6 +98,26 @@ Datapath::Datapath(Programs programs)
         it->second.value.endpoints <= key.index)
       (void)endpoint_map_.erase(key);  // costs room, nothing else
   }
+}
+
+void Datapath::reread() {
+  netns.reread();
+  addrs.reread();
+  cidrs.reread();
+  vips.reread();
+  ports.reread();
+  names.reread();
+  read_services();
+}
+
+Status Datapath::take_over() {
+  // The former agent's switches may have been changed since this process began.
+  auto runtime = runtime_map_.get(kZero);
+  if (!runtime) return tl::unexpected(std::move(runtime).error());
+  if (*runtime) runtime_ = **runtime;
+  runtime_.generation = programs_.generation();
+  MESH_TRY(heartbeat(), "take over");
+  return programs_.commit_generation();
 }
 
 Status Datapath::set_service(std::uint32_t label, std::uint32_t flags,

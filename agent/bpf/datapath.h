@@ -90,6 +90,11 @@ class Datapath {
   Result<std::vector<mesh_conn_info>> connections() const;  // [any] those that are counted
   Result<std::vector<mesh_conn_info>> sockets() const;      // [any] those not opened yet, too
 
+  // The maps have been another process's for a while.
+  void reread();
+  // From now on they are ours: the generation of these programs acts, and the heart beats.
+  Status take_over();
+
   // Liveness and switches.
   Status heartbeat();       // every 250 ms while the agent can take connections
   Status stop_heartbeat();  // refuse relayed connections from now on
@@ -127,6 +132,7 @@ class Datapath {
     std::vector<mesh_endpoint> endpoints;
   };
   Status write_runtime();
+  void read_services();
 
   Programs programs_;
   mutable std::mutex denied_mutex_;  // count_denied is the only writer of denied_here_

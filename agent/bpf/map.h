@@ -123,6 +123,12 @@ class Mirror {
     for (auto& [key, value] : map_.entries()) content_.emplace(key, value);
   }
 
+  // What another process has written since.
+  void reread() {
+    content_.clear();
+    for (auto& [key, value] : map_.entries()) content_.emplace(key, value);
+  }
+
   Status put(const K& key, const V& value) {
     auto it = content_.find(key);
     if (it != content_.end() && std::memcmp(&it->second, &value, sizeof value) == 0) return {};

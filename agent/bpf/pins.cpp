@@ -40,6 +40,17 @@ Result<UniqueFd> lock_directory(const fs::path& dir) {
   return fd;
 }
 
+// A lock that was handed over is held already: flock(2) belongs to the open file description.
+Status require_lock_of(const UniqueFd& lock, const fs::path& dir) {
+  struct stat held {};
+  struct stat wanted {};
+  if (::fstat(lock.get(), &held) != 0 || ::stat(dir.c_str(), &wanted) != 0)
+    return fail_errno(errno, fmt::format("look at pin directory {}", dir.string()));
+  if (held.st_dev != wanted.st_dev || held.st_ino != wanted.st_ino)
+    return fail("the running mesh-agent has another --pin-dir than {}", dir.string());
+  return {};
+}
+
 Status make_directory(const fs::path& dir) {
   if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST)
     return fail_errno(errno, fmt::format("make pin directory {}", dir.string()));
@@ -71,11 +82,17 @@ Status require_bpffs(const fs::path& dir) {
 
 }  // namespace
 
-Result<Pins> Pins::open(const fs::path& dir) {
+Result<Pins> Pins::open(const fs::path& dir, UniqueFd lock) {
   MESH_TRY(require_bpffs(dir), "pins");
-  MESH_TRY(make_directory(dir), "pins");
-  auto lock = lock_directory(dir);
-  if (!lock) return tl::unexpected(std::move(lock).error());
+  const bool handed_over = lock.valid();
+  if (handed_over) {
+    MESH_TRY(require_lock_of(lock, dir), "take over");
+  } else {
+    MESH_TRY(make_directory(dir), "pins");
+    auto taken = lock_directory(dir);
+    if (!taken) return tl::unexpected(std::move(taken).error());
+    lock = std::move(*taken);
+  }
 
   for (const auto& name : names_in(dir))
     if (name != version_name())
@@ -88,13 +105,15 @@ Result<Pins> Pins::open(const fs::path& dir) {
           dir.string(), name, version_name(), dir.string());
 
   Pins pins;
-  pins.dir_ = dir;
-  pins.lock_ = std::move(*lock);
+  pins.lock_ = std::move(lock);
   fs::path root = dir / version_name();
   pins.maps_ = root / "maps";
   pins.links_ = root / "links";
   for (const auto& path : {root, pins.maps_, pins.links_}) MESH_TRY(make_directory(path), "pins");
   pins.adopted_ = !names_in(pins.maps_).empty();
+  if (handed_over && !pins.adopted_)
+    return fail("the pins of the running mesh-agent in {} are gone, so it cannot be taken over",
+                dir.string());
   return pins;
 }
 

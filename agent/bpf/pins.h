@@ -15,8 +15,11 @@ class Pins {
  public:
   // Makes <dir>/v<ABI>/{maps,links} and takes the lock on <dir> for the life of the object. Refuses
   // when dir is not on a BPF file system, when another agent holds it, and when it has pins of
-  // another ABI.
-  static Result<Pins> open(const std::filesystem::path& dir);
+  // another ABI. With `lock`, which another agent that still runs has given, it is that directory's
+  // and has pins to adopt.
+  static Result<Pins> open(const std::filesystem::path& dir, UniqueFd lock = {});
+
+  [[nodiscard]] int lock() const { return lock_.get(); }
 
   [[nodiscard]] std::filesystem::path map(const std::string& name) const { return maps_ / name; }
   [[nodiscard]] std::filesystem::path link(const std::string& name) const { return links_ / name; }

@@ -76,12 +76,15 @@ Result<std::vector<std::byte>> read_all(int iterator_link) {
 
 void SkeletonDeleter::operator()(mesh_bpf* skeleton) const noexcept { mesh_bpf::destroy(skeleton); }
 
-Result<Programs> Programs::open(const Options& options) {
+Result<Programs> Programs::open(const Options& options, FormerAgent former) {
   libbpf_set_print(print_libbpf);
-  auto pins = Pins::open(options.pin_dir);
+  const bool taking_over = former.lock.valid();
+  auto pins = Pins::open(options.pin_dir, std::move(former.lock));
   if (!pins) return tl::unexpected(std::move(pins).error());
   const bool fresh = !pins->adopted();
   Programs programs(std::move(*pins));
+  programs.taking_over_ = taking_over;
+  if (taking_over) programs.generation_ = former.generation;
   auto run = [&]() -> Status {
     MESH_TRY(programs.load(options), "load the BPF programs");
     MESH_TRY(programs.attach_cgroup(), "attach to cgroup " + options.cgroup_root.string());
@@ -128,7 +131,7 @@ Status Programs::load(const Options& options) {
   auto id = cgroup_id(cgroup_.get());
   if (!id) return tl::unexpected(std::move(id).error());
   cgroup_id_ = *id;
-  generation_ = next_generation(pins_.map("mesh_runtime"));
+  if (!taking_over_) generation_ = next_generation(pins_.map("mesh_runtime"));
   skeleton_->rodata->mesh_generation = generation_;
 
   auto tracing =
@@ -198,6 +201,8 @@ Status Programs::attach_cgroup_program(bpf_program* program) {
         return fail_errno(errno, "put the new program in place of the pinned one");
       return hold(name, pinned.get());
     }
+    if (taking_over_)
+      return fail("the running mesh-agent is attached to another cgroup: give its --cgroup-root");
     // The cgroup is gone or another one: the old link serves nobody that this agent manages.
     if (::unlink(path.c_str()) != 0)
       return fail_errno(errno, fmt::format("unpin {}", path.string()));
@@ -252,21 +257,50 @@ Status Programs::attach_tracing() {
     (void)::unlink(fresh.c_str());  // left by an agent that died right here
     if (bpf_link__pin(link.get(), fresh.c_str()) != 0) return fail_errno(errno, "pin");
     new_links_.push_back(std::string(kRecvLink) + "_new");
-    mesh_runtime runtime{};
-    const __u32 zero = 0;
-    const int fd = bpf_map__fd(skeleton_->maps.mesh_runtime);
-    if (bpf_map_lookup_elem(fd, &zero, &runtime) != 0)
-      return fail_errno(errno, "read the runtime map");
-    runtime.generation = generation_;
-    if (bpf_map_update_elem(fd, &zero, &runtime, BPF_ANY) != 0)
-      return fail_errno(errno, "write the runtime map");
-    if (::rename(fresh.c_str(), path.c_str()) != 0) return fail_errno(errno, "move the pin");
-    new_links_.back() = kRecvLink;
-    return hold(kRecvLink, bpf_link__fd(link.get()));
-  } else if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return fail_errno(errno, "unpin the old tracker");
+    MESH_TRY(hold(kRecvLink, bpf_link__fd(link.get())), "attach");
+    return taking_over_ ? Status() : commit_generation();
   }
+  if (!taking_over_ && ::unlink(path.c_str()) != 0 && errno != ENOENT)
+    return fail_errno(errno, "unpin the old tracker");
   return {};
+}
+
+Status Programs::commit_generation() {
+  taking_over_ = false;
+  const auto path = pins_.link(kRecvLink);
+  if (!bpf_program__autoload(skeleton_->progs.mesh_recv)) {
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT)
+      return fail_errno(errno, "unpin the old tracker");
+    return {};
+  }
+  mesh_runtime runtime{};
+  const __u32 zero = 0;
+  const int fd = bpf_map__fd(skeleton_->maps.mesh_runtime);
+  if (bpf_map_lookup_elem(fd, &zero, &runtime) != 0)
+    return fail_errno(errno, "read the runtime map");
+  runtime.generation = generation_;
+  if (bpf_map_update_elem(fd, &zero, &runtime, BPF_ANY) != 0)
+    return fail_errno(errno, "write the runtime map");
+  const auto fresh = pins_.link(std::string(kRecvLink) + "_new");
+  if (::rename(fresh.c_str(), path.c_str()) != 0) return fail_errno(errno, "move the pin");
+  if (!new_links_.empty()) new_links_.back() = kRecvLink;
+  return {};
+}
+
+bpf_program* Programs::program_of(const std::string& link) const {
+  if (link.rfind(kNetnsPrefix, 0) == 0) return skeleton_->progs.mesh_inbound;
+  return bpf_object__find_program_by_name(skeleton_->obj, link.c_str());
+}
+
+Status Programs::reclaim() {
+  (void)::unlink(pins_.link(std::string(kRecvLink) + "_new").c_str());
+  for (const auto& [name, link] : held_) {
+    if (name == kRecvLink) continue;  // not touched before the generation is committed
+    bpf_program* program = program_of(name);
+    if (program == nullptr || bpf_link_update(link.get(), bpf_program__fd(program), nullptr) != 0)
+      return fail_errno(errno, fmt::format("put {} back", name));
+  }
+  return attach_sockmap();
 }
 
 Status Programs::prepare_iterators() {

@@ -34,6 +34,12 @@ struct ProgramInfo {
   std::uint32_t verified_instructions;
 };
 
+// What an agent that still runs has given to its successor.
+struct FormerAgent {
+  UniqueFd lock;
+  std::uint64_t generation = 0;
+};
+
 class Programs {
  public:
   struct Options {
@@ -43,8 +49,14 @@ class Programs {
   };
 
   // Loads and attaches everything except the per-namespace programs. Nothing is left attached when
-  // it fails.
-  static Result<Programs> open(const Options& options);
+  // it fails. With a former agent (its lock is valid) the programs take the place of its own, but
+  // for what a generation decides: that comes with commit_generation(), and the former agent can
+  // reclaim() until then.
+  static Result<Programs> open(const Options& options, FormerAgent former = {});
+  Status commit_generation();
+  // Puts this agent's programs back where a successor that has failed had put its own.
+  Status reclaim();
+  [[nodiscard]] int lock() const { return pins_.lock(); }
 
   [[nodiscard]] mesh_bpf& skeleton() const { return *skeleton_; }
   [[nodiscard]] bool adopted() const { return pins_.adopted(); }
@@ -78,6 +90,7 @@ class Programs {
   Status attach_cgroup();
   Status attach_cgroup_program(bpf_program* program);
   Status attach_sockmap();
+  [[nodiscard]] bpf_program* program_of(const std::string& link) const;
   Status attach_tracing();
   Status prepare_iterators();
   void undo_new_pins();
@@ -88,6 +101,7 @@ class Programs {
   UniqueFd cgroup_;
   std::uint64_t cgroup_id_ = 0;
   std::uint64_t generation_ = 1;
+  bool taking_over_ = false;
   std::vector<Degraded> degraded_;
   std::vector<std::string> new_links_;
   UniqueFd fold_link_, connections_link_, cookies_link_;

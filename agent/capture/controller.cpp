@@ -119,7 +119,20 @@ Status Controller::adopted_all() {
   return {};
 }
 
+bool Controller::defer(std::function<void()> what) {
+  if (frozen_) deferred_.push_back(std::move(what));
+  return frozen_;
+}
+
+void Controller::thaw() {
+  if (!frozen_) return;
+  frozen_ = false;
+  for (auto& what : std::exchange(deferred_, {})) what();
+  schedule_apply();
+}
+
 void Controller::on_found(const workload::Workload& workload) {
+  if (defer([this, workload] { on_found(workload); })) return;
   Enrolled& enrolled = enrolled_[workload.cookie];
   enrolled.workload = workload;
   if (auto status = enrol(enrolled); !status) {
@@ -140,6 +153,7 @@ void Controller::on_found(const workload::Workload& workload) {
 }
 
 void Controller::retry_enrolment() {
+  if (frozen_) return;  // the next second is soon enough
   const auto waiting = not_enrolled_;
   for (const auto& [cookie, workload] : waiting) on_found(workload);
   retry_listeners();
@@ -168,6 +182,7 @@ std::size_t Controller::missing_listeners() const {
 }
 
 void Controller::on_changed(const workload::Workload& workload) {
+  if (defer([this, workload] { on_changed(workload); })) return;
   auto it = enrolled_.find(workload.cookie);
   if (it == enrolled_.end()) return on_found(workload);
   it->second.workload = workload;
@@ -179,6 +194,7 @@ void Controller::on_changed(const workload::Workload& workload) {
 }
 
 void Controller::on_gone(std::uint64_t cookie) {
+  if (defer([this, cookie] { on_gone(cookie); })) return;
   not_enrolled_.erase(cookie);
   auto it = enrolled_.find(cookie);
   if (it == enrolled_.end()) return;
@@ -217,7 +233,7 @@ void Controller::open_listeners(Enrolled& enrolled, int netns_fd) {
   const auto open = [&](bool wanted, bool& has, const Endpoint& at,
                         const std::shared_ptr<relay::Dialer>& dialer, std::string_view lost) {
     if (!wanted || has) return;
-    auto socket = make_listener(netns_fd, at);
+    auto socket = find_listener(enrolled.workload.cookie, netns_fd, at);
     Result<relay::ListenerId> id =
         socket ? relay_.listen(std::move(*socket), enrolled.workload.cookie, dialer)
                : Result<relay::ListenerId>(tl::unexpected(std::move(socket).error()));
@@ -248,6 +264,12 @@ void Controller::open_listeners(Enrolled& enrolled, int netns_fd) {
     enrolled.retry = Enrolled{}.retry;
   else
     enrolled.retry.failed(Backoff::Clock::now());
+}
+
+Result<UniqueFd> Controller::find_listener(std::uint64_t cookie, int netns_fd, const Endpoint& at) {
+  for (auto& one : inherited_)
+    if (one.socket && one.netns_cookie == cookie && one.local == at) return std::move(one.socket);
+  return make_listener(netns_fd, at);
 }
 
 Result<UniqueFd> Controller::make_listener(int netns_fd, const Endpoint& at) const {
@@ -292,6 +314,7 @@ void Controller::publish_mesh() {
 }
 
 void Controller::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
+  if (defer([this, catalog] { on_catalog(catalog); })) return;
   catalog_ = std::move(catalog);
   if (options_.dns != nullptr) options_.dns->set_catalog(catalog_);
   log::info("catalog applied: {} services, {} instances, {} nodes", catalog_->services().size(),
@@ -310,10 +333,11 @@ void Controller::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
 
 void Controller::schedule_apply() {
   if (apply_scheduled_ || !ready_) return;
+  if (defer([this] { schedule_apply(); })) return;
   apply_scheduled_ = true;
   boost::asio::post(io_, [this] {
     apply_scheduled_ = false;
-    apply();
+    if (!defer([this] { schedule_apply(); })) apply();
   });
 }
 

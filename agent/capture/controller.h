@@ -6,6 +6,7 @@
 #include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -66,6 +67,13 @@ class Controller {
   // listeners that could not be (a process of the pod has the port). About once a second.
   void retry_enrolment();
 
+  // While a successor prepares: what happens in between is done by thaw(), after the maps have been
+  // read again.
+  void freeze() { frozen_ = true; }
+  void thaw();
+  // Listening sockets of the agent before this one, used instead of new ones.
+  void inherit(std::vector<relay::HandedListener> listeners) { inherited_ = std::move(listeners); }
+
   [[nodiscard]] const catalog::Catalog* catalog() const { return catalog_.get(); }
   [[nodiscard]] const NodeState& node() const { return node_; }
   // What the hooks decide by; null before the first catalog.
@@ -102,6 +110,9 @@ class Controller {
   void open_listeners(Enrolled& enrolled, int netns_fd);
   void retry_listeners();
   Result<UniqueFd> make_listener(int netns_fd, const Endpoint& at) const;
+  Result<UniqueFd> find_listener(std::uint64_t cookie, int netns_fd, const Endpoint& at);
+  // True: it is kept for thaw().
+  bool defer(std::function<void()> what);
   void publish_directory();
   void publish_mesh();
   Status apply_policy(const std::shared_ptr<const Desired>& desired);
@@ -125,6 +136,9 @@ class Controller {
   NodeState node_;
   Labels labels_;
   bool apply_scheduled_ = false;
+  bool frozen_ = false;
+  std::vector<std::function<void()>> deferred_;
+  std::vector<relay::HandedListener> inherited_;
   bool ready_ = false;
   std::uint64_t apply_failures_ = 0;
   std::string last_failure_;

@@ -119,6 +119,14 @@ void Mesh::on_bundle() {
   log::info("the trusted roots have changed: new connections use them");
 }
 
+bool Mesh::has_identities() const {
+  const auto view = view_->get();
+  if (!view) return false;
+  for (const auto& [address, service] : view->own)
+    if (!source_->directory()->find(service).svid) return false;
+  return true;
+}
+
 std::string Mesh::identity_of(const Address& address) const {
   const auto view = view_->get();
   if (!view) return {};

@@ -46,6 +46,7 @@ class Mesh {
 
   // The services of this node's workloads have identities from now on, others have not.
   void publish(MeshView view);
+  void close_idle_legs() { pool_->clear(); }  // any thread
   void drop_namespace(std::uint64_t netns) { pool_->drop_namespace(netns); }
   void sweep() { pool_->sweep(); }  // about once a second
   void stop();
@@ -64,6 +65,8 @@ class Mesh {
   // Legs that are kept for each pair of workloads; 0: every connection has its own.
   void set_idle_legs(std::size_t limit) { pool_->set_max_idle_per_key(limit); }
   [[nodiscard]] LegPool::Counts idle_legs() const { return pool_->counts(); }  // any thread
+  // Every service of this node's workloads has its SVID.
+  [[nodiscard]] bool has_identities() const;
   // The SPIFFE ID that the workload at an address has an SVID for now; empty if none.
   [[nodiscard]] std::string identity_of(const Address& address) const;
 

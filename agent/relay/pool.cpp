@@ -191,7 +191,8 @@ Counters Pool::counters() const {
 }
 
 Result<Pool::DrainResult> Pool::drain(std::chrono::milliseconds deadline,
-                                      const std::function<void(std::uint32_t)>& progress) {
+                                      const std::function<void(std::uint32_t)>& progress,
+                                      const std::atomic<bool>* stop) {
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kLook{20};
   constexpr std::chrono::seconds kReport{1};
@@ -201,6 +202,7 @@ Result<Pool::DrainResult> Pool::drain(std::chrono::milliseconds deadline,
   for (auto& worker : workers_) worker->post([&worker = *worker] { worker.drain(); });
   MESH_TRY(abort_if([](const Connection& c) { return c.idle(); }), "drain");
   while (active() != 0 && Clock::now() < end) {
+    if (stop != nullptr && *stop) return DrainResult{0, true};
     std::this_thread::sleep_for(kLook);
     if (Clock::now() < report) continue;
     if (progress) progress(active());
@@ -209,7 +211,7 @@ Result<Pool::DrainResult> Pool::drain(std::chrono::milliseconds deadline,
   if (active() == 0) return DrainResult{};
   auto aborted = abort_if([](const Connection&) { return true; });
   if (!aborted) return context(std::move(aborted).error(), "drain");
-  return DrainResult{static_cast<std::uint32_t>(*aborted)};
+  return DrainResult{static_cast<std::uint32_t>(*aborted), false};
 }
 
 }  // namespace mesh::relay

@@ -61,11 +61,14 @@ class Pool {
 
   struct DrainResult {
     std::uint32_t aborted = 0;  // connections that were open at the deadline
+    bool stopped = false;       // before it, by the caller
   };
   // Closes every listener, waits until the connections have ended, and at the deadline aborts the
-  // rest. Calls `progress` with the number left about once a second.
+  // rest. Calls `progress` with the number left about once a second. Once `stop` is true it leaves
+  // the connections as they are.
   Result<DrainResult> drain(std::chrono::milliseconds deadline,
-                            const std::function<void(std::uint32_t)>& progress);
+                            const std::function<void(std::uint32_t)>& progress,
+                            const std::atomic<bool>* stop = nullptr);
 
   // To a successor process, pool_handover.cpp. In this order: listeners() as often as wanted; then
   // pause() stops accepting and halts every connection that can be handed over; export_paused()

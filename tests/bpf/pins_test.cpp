@@ -77,6 +77,76 @@ TEST_F(PinsTest, FreshThenAdoptedInPlace) {
   EXPECT_EQ(datapath.vips.content().size(), 1u);
 }
 
+// A successor beside the agent that runs: it may fail, and the first has what it had.
+TEST_F(PinsTest, ASuccessorTakesTheLockAndTheLinksOrGivesThemBack) {
+  auto first = open();
+  ASSERT_TRUE(first) << first.error().what;
+  const auto generation = first->generation();
+  const auto counts = all_attached();
+  bpf::Datapath datapath(std::move(*first));
+  ASSERT_TRUE(datapath.heartbeat());
+  const auto former = [&](std::uint64_t next) {
+    return bpf::FormerAgent{UniqueFd(::fcntl(datapath.programs().lock(), F_DUPFD_CLOEXEC, 0)),
+                            next};
+  };
+  const auto ids = [&] {
+    UniqueFd cgroup(::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    __u32 id = 0, count = 1;
+    EXPECT_EQ(bpf_prog_query(cgroup.get(), BPF_CGROUP_INET4_CONNECT, 0, nullptr, &id, &count), 0);
+    return id;
+  };
+  const auto mine = ids();
+  {
+    auto second = bpf::Programs::open({pins_, cgroup_, disable_tracing_}, former(generation + 1));
+    ASSERT_TRUE(second) << second.error().what;
+    EXPECT_TRUE(second->adopted());
+    EXPECT_EQ(all_attached(), counts);
+    EXPECT_NE(ids(), mine);
+    EXPECT_EQ(second->generation(), generation + 1);
+  }  // and dies
+  ASSERT_TRUE(datapath.programs().reclaim());
+  EXPECT_EQ(ids(), mine);
+  EXPECT_EQ(all_attached(), counts);
+  // What it wrote before it died is seen.
+  {
+    auto second = bpf::Programs::open({pins_, cgroup_, disable_tracing_}, former(generation + 2));
+    ASSERT_TRUE(second) << second.error().what;
+    bpf::Datapath other(std::move(*second));
+    ASSERT_TRUE(other.vips.put({{9, 9, 9, 9}}, 5));
+    EXPECT_TRUE(datapath.vips.content().empty());
+    datapath.reread();
+    EXPECT_EQ(datapath.vips.content().size(), 1u);
+    ASSERT_TRUE(other.take_over());
+    EXPECT_EQ(all_attached(), counts);
+  }
+  // The lock is held as long as one of them holds it.
+  auto third = open();
+  ASSERT_FALSE(third);
+  EXPECT_THAT(third.error().what, HasSubstr("another mesh-agent"));
+}
+
+TEST_F(PinsTest, ASuccessorOfOtherPinsOrAnotherCgroupIsRefused) {
+  auto first = open();
+  ASSERT_TRUE(first) << first.error().what;
+  const auto lock = [&] {
+    return bpf::FormerAgent{UniqueFd(::fcntl(first->lock(), F_DUPFD_CLOEXEC, 0)), 9};
+  };
+  const fs::path elsewhere = pins_ + "-other";
+  ASSERT_TRUE(fs::create_directory(elsewhere));
+  auto other = bpf::Programs::open({elsewhere, cgroup_, disable_tracing_}, lock());
+  EXPECT_FALSE(other);
+  EXPECT_THAT(other.error().what, HasSubstr("--pin-dir"));
+  EXPECT_TRUE(fs::is_empty(elsewhere));
+  ASSERT_TRUE(fs::remove(elsewhere));
+  const std::string cgroup = cgroup_ + "/other";
+  ASSERT_TRUE(fs::create_directory(cgroup));
+  auto moved = bpf::Programs::open({pins_, cgroup, disable_tracing_}, lock());
+  EXPECT_FALSE(moved);
+  EXPECT_THAT(moved.error().what, HasSubstr("--cgroup-root"));
+  ASSERT_EQ(::rmdir(cgroup.c_str()), 0);
+  ASSERT_TRUE(first->reclaim());
+}
+
 TEST_F(PinsTest, ASecondAgentIsRefused) {
   auto first = open();
   ASSERT_TRUE(first) << first.error().what;

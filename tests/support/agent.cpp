@@ -131,6 +131,33 @@ void Agent::start() {
   if (process_) earlier_log_ = log();
   process_ =
       must(Process::spawn(arguments(node_, options_), spawn_options(node_, options_)), "agent");
+  wait_ready();
+}
+
+Process Agent::spawn_successor() const {
+  AgentOptions options = options_;
+  options.extra.emplace_back("--takeover");
+  return must(Process::spawn(arguments(node_, options), spawn_options(node_, options)), "agent");
+}
+
+ExitStatus Agent::take_over(std::chrono::milliseconds limit) {
+  Process next = spawn_successor();
+  const auto end = std::chrono::steady_clock::now() + limit;
+  while (process_->running()) {
+    if (!next.running())
+      throw SetupFailed("the new agent ended: " + next.out() + next.err() + "\n--- old\n" + log());
+    if (std::chrono::steady_clock::now() > end)
+      throw SetupFailed("no takeover in time: " + next.out() + next.err() + "\n--- old\n" + log());
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  auto status = must(process_->wait(std::chrono::seconds(1)), "agent");
+  earlier_log_ = log() + "--- taken over\n";
+  process_ = std::move(next);
+  wait_ready();
+  return status;
+}
+
+void Agent::wait_ready() {
   const auto limit = std::chrono::steady_clock::now() + options_.start_limit;
   while (true) {
     const auto reply =

@@ -55,6 +55,11 @@ class Agent {
   void kill9();
   // Starts again on the same node (after stop() or kill9()) and waits until ready.
   void start();
+  // Starts a second process with --takeover beside this one; gives how the first ended, once the
+  // second is ready. From then on it is this agent.
+  ExitStatus take_over(std::chrono::milliseconds limit = std::chrono::seconds(60));
+  // The second process alone, to be disturbed; its options.
+  [[nodiscard]] Process spawn_successor() const;
   [[nodiscard]] bool running() { return process_ && process_->running(); }
   [[nodiscard]] pid_t pid() const { return process_->pid(); }
   [[nodiscard]] std::string log() const;  // stdout and stderr of all runs
@@ -70,6 +75,7 @@ class Agent {
                            std::chrono::milliseconds limit);
 
  private:
+  void wait_ready();
   static SpawnOptions spawn_options(const Node& node, const AgentOptions& options);
   static std::vector<std::string> arguments(const Node& node, const AgentOptions& options);
   [[nodiscard]] nlohmann::json cli_json(const std::string& command) const;

@@ -85,6 +85,15 @@ struct ManyOptions {
 int hold(const ManyOptions& options);
 int shortlived(const ManyOptions& options);
 
+struct LoadOptions {
+  ConnectOptions connect;
+  unsigned count = 1;
+  unsigned chunk = 256;       // bytes a send
+  unsigned interval_ms = 20;  // between two sends of a connection; 0: as much as it takes
+  unsigned connects = 0;      // threads that connect, exchange a text and close all the time
+};
+int load(const LoadOptions& options);
+
 struct UdpOptions {
   std::string bind = "::";
   ConnectOptions connect;

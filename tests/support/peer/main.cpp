@@ -152,6 +152,19 @@ int main(int argc, char** argv) {
   add_connect(*short_command, short_options.connect);
   short_command->callback([&] { code = shortlived(short_options); });
 
+  LoadOptions load_options;
+  auto* load_command = app.add_subcommand(
+      "load", "N connections to an echo server, checked bytes on all of them until stdin ends");
+  load_command->add_option("count", load_options.count, "N")->required();
+  load_command->add_option("--chunk", load_options.chunk, "Bytes a send")
+      ->check(CLI::Range(1, 1 << 20));
+  load_command->add_option("--interval", load_options.interval_ms,
+                           "Milliseconds between two sends; 0: as much as it takes");
+  load_command->add_option("--connects", load_options.connects,
+                           "Threads that connect and close all the time");
+  add_connect(*load_command, load_options.connect);
+  load_command->callback([&] { code = load(load_options); });
+
   UdpOptions udp_server_options;
   auto* udp_server_command = app.add_subcommand("udp-server", "Echoes datagrams");
   udp_server_command->add_option("--bind", udp_server_options.bind, "Address");

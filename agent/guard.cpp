@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The commands that leave programs behind or take them away without running an agent.
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agent/app.h"
+#include "agent/base/log.h"
+#include "agent/base/netns.h"
+#include "agent/bpf/datapath.h"
+#include "agent/capture/desired.h"
+
+namespace mesh {
+
+Status require_privileges() {
+  if (::geteuid() != 0)
+    return fail(
+        "mesh-agent loads BPF programs and enters network namespaces: run it as root (see "
+        "`mesh-agent "
+        "preflight`)");
+  return {};
+}
+
+int run_guard(const Options& options) {
+  const auto guard = [&]() -> Status {
+    MESH_TRY(require_privileges(), "guard");
+    auto programs = bpf::Programs::open(
+        {options.pin_dir, options.cgroup_root, /*disable_tracing=*/options.disable_tracing});
+    if (!programs) return tl::unexpected(std::move(programs).error());
+    bpf::Datapath datapath(std::move(*programs));
+    // The node's own processes are not workloads: they pass. Everybody else is unclassified.
+    UniqueFd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!probe) return fail_errno(errno, "socket");
+    auto cookie = netns_cookie(probe.get());
+    if (!cookie) return tl::unexpected(std::move(cookie).error());
+    MESH_TRY(datapath.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
+             "guard");
+    capture::NodeState node;
+    node.node_cidrs = options.node_cidrs;
+    node.vip_cidrs = {*Cidr::parse(kVipCidr4), *options.vip_cidr6};
+    node.mesh_cidrs = options.mesh_cidrs;
+    MESH_TRY(datapath.cidrs.sync(capture::known_cidrs(node), /*only_additions=*/true), "guard");
+    return datapath.set_accel(datapath.accel());
+  };
+  if (auto status = guard(); !status) {
+    log::error("{}", status.error().what);
+    return 1;
+  }
+  log::info("mesh destinations are refused until mesh-agent starts (pins in {})", options.pin_dir);
+  return 0;
+}
+
+int run_cleanup(const Options& options) {
+  auto removed = bpf::Pins::cleanup(options.pin_dir);
+  if (!removed) {
+    log::error("cleanup: {}", removed.error().what);
+    return 1;
+  }
+  log::info("cleanup: {} pins removed from {}", removed->size(), options.pin_dir);
+  return 0;
+}
+
+}  // namespace mesh

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// load: many connections to an echo server, each with bytes on the way all the time, every byte
+// checked by its place in the stream; and beside them others that never cease to connect.
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "tests/support/peer/commands.h"
+
+namespace mesh::peer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint64_t kWindow = 256 * 1024;  // sent and not echoed yet, a connection
+
+char byte_at(std::uint64_t key, std::uint64_t offset) {
+  std::uint64_t z = key + (offset / 8 + 1) * 0x9e3779b97f4a7c15ull;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  return static_cast<char>((z ^ (z >> 27)) >> (offset % 8 * 8));
+}
+
+struct Echoed {
+  UniqueFd fd;
+  std::uint64_t key = 0;
+  std::uint64_t sent = 0;
+  std::uint64_t received = 0;
+  bool shut = false;
+  bool done = false;
+  std::string error;
+};
+
+class Load {
+ public:
+  explicit Load(const LoadOptions& options) : options_(options), chunk_(options.chunk) {}
+
+  int run() {
+    epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
+    for (unsigned i = 0; i < options_.count; ++i) {
+      auto fd = connect_to(options_.connect);
+      if (!fd) return emit_failure("connect", fd.error().code.value());
+      set_nonblocking(fd->get(), true);
+      watch(fd->get(), i);
+      all_.push_back({std::move(*fd), i + 1, 0, 0, false, false, {}});
+    }
+    watch(STDIN_FILENO, options_.count);
+    std::vector<std::thread> others;
+    for (unsigned i = 0; i < options_.connects; ++i) others.emplace_back([this] { connect_on(); });
+    auto next = Clock::now();
+    while (left_ > 0) {
+      if (Clock::now() >= next) {
+        for (auto& one : all_) send(one);
+        next = Clock::now() + std::chrono::milliseconds(options_.interval_ms);
+      }
+      step();
+      if (!said_ && std::all_of(all_.begin(), all_.end(),
+                                [](const Echoed& one) { return one.received > 0; })) {
+        said_ = true;
+        emit({{"ok", true}, {"event", "holding"}, {"open", all_.size()}});
+      }
+    }
+    stop_ = true;
+    for (auto& thread : others) thread.join();
+    return report();
+  }
+
+ private:
+  void watch(int fd, std::uint32_t number) const {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u32 = number;
+    (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
+  }
+
+  void end(Echoed& one, std::string error) {
+    if (one.done) return;
+    one.done = true;
+    one.error = std::move(error);
+    one.fd.reset();
+    --left_;
+  }
+
+  void send(Echoed& one) {
+    if (one.done || one.shut) return;
+    if (ending_) {
+      one.shut = true;
+      if (::shutdown(one.fd.get(), SHUT_WR) < 0) end(one, "shutdown: " + errno_name(errno));
+      return;
+    }
+    while (one.sent - one.received < kWindow) {
+      for (std::size_t i = 0; i < chunk_.size(); ++i) chunk_[i] = byte_at(one.key, one.sent + i);
+      const ssize_t n = ::send(one.fd.get(), chunk_.data(), chunk_.size(), MSG_NOSIGNAL);
+      if (n < 0 && errno == EAGAIN) return;
+      if (n < 0) return end(one, "send: " + errno_name(errno));
+      one.sent += static_cast<std::uint64_t>(n);
+      if (options_.interval_ms > 0) return;
+    }
+  }
+
+  void receive(Echoed& one) {
+    std::array<char, 65536> buffer;
+    while (!one.done) {
+      const ssize_t n = ::recv(one.fd.get(), buffer.data(), buffer.size(), 0);
+      if (n < 0 && errno == EAGAIN) return;
+      if (n < 0) return end(one, "recv: " + errno_name(errno));
+      if (n == 0)
+        return end(one, one.shut && one.received == one.sent ? "" : "the end came too early");
+      for (ssize_t i = 0; i < n; ++i)
+        if (buffer[static_cast<std::size_t>(i)] !=
+            byte_at(one.key, one.received + static_cast<std::uint64_t>(i)))
+          return end(one, fmt::format("wrong byte at offset {}",
+                                      one.received + static_cast<std::uint64_t>(i)));
+      one.received += static_cast<std::uint64_t>(n);
+      if (one.received > one.sent) return end(one, "more bytes than were sent");
+    }
+  }
+
+  void step() {
+    std::array<epoll_event, 64> events;
+    const int wait = ending_ ? 1000 : static_cast<int>(std::min(options_.interval_ms, 5u));
+    const int n = ::epoll_wait(epoll_.get(), events.data(), events.size(), wait);
+    for (int i = 0; i < n; ++i) {
+      const auto number = events[static_cast<std::size_t>(i)].data.u32;
+      if (number < all_.size()) {
+        receive(all_[number]);
+        continue;
+      }
+      char byte = 0;
+      if (::read(STDIN_FILENO, &byte, 1) > 0) continue;
+      (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, STDIN_FILENO, nullptr);
+      ending_ = true;
+      limit_ = Clock::now() + std::chrono::milliseconds(options_.connect.timeout_ms);
+    }
+    if (!ending_ || Clock::now() < limit_) return;
+    for (auto& one : all_) end(one, fmt::format("{} bytes did not come", one.sent - one.received));
+  }
+
+  // Connect, a text and its echo, the end of both directions; again and again.
+  void connect_on() {
+    while (!stop_) {
+      std::string failure;
+      auto fd = connect_to(options_.connect);
+      if (!fd) {
+        failure = "connect: " + errno_name(fd.error().code.value());
+      } else if (const int error = send_all(fd->get(), "hello"); error != 0) {
+        failure = "send: " + errno_name(error);
+      } else {
+        std::string echo;
+        std::array<char, 64> buffer;
+        (void)::shutdown(fd->get(), SHUT_WR);
+        ssize_t n = 0;
+        while ((n = ::recv(fd->get(), buffer.data(), buffer.size(), 0)) > 0)
+          echo.append(buffer.data(), static_cast<std::size_t>(n));
+        if (n < 0) failure = "recv: " + errno_name(errno);
+        if (n == 0 && echo != "hello") failure = "echo: " + echo;
+      }
+      std::lock_guard lock(mutex_);
+      if (failure.empty())
+        ++connected_;
+      else
+        ++failures_[failure];
+    }
+  }
+
+  int report() {
+    std::map<std::string, unsigned> errors;
+    std::uint64_t bytes = 0;
+    for (const auto& one : all_) {
+      bytes += one.received;
+      if (!one.error.empty()) ++errors[one.error];
+    }
+    const bool ok = errors.empty() && failures_.empty();
+    emit({{"event", "end"},
+          {"ok", ok},
+          {"connections", all_.size()},
+          {"bytes", bytes},
+          {"errors", errors},
+          {"connects", connected_},
+          {"connect_errors", failures_}});
+    return ok ? 0 : 1;
+  }
+
+  const LoadOptions& options_;
+  std::vector<char> chunk_;
+  UniqueFd epoll_;
+  std::vector<Echoed> all_;
+  std::size_t left_ = options_.count;
+  bool said_ = false;  // that every one has had an echo
+  bool ending_ = false;
+  Clock::time_point limit_;
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::uint64_t connected_ = 0;
+  std::map<std::string, unsigned> failures_;
+};
+
+}  // namespace
+
+int load(const LoadOptions& options) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);  // EMFILE is reported if it was not enough
+  }
+  return Load(options).run();
+}
+
+}  // namespace mesh::peer
