@@ -88,6 +88,12 @@ class Load {
     one.error = std::move(error);
     one.fd.reset();
     --left_;
+    if (!ending_) begin_end();  // there is nothing more to be learnt
+  }
+
+  void begin_end() {
+    ending_ = true;
+    limit_ = Clock::now() + std::chrono::milliseconds(options_.connect.timeout_ms);
   }
 
   void send(Echoed& one) {
@@ -138,8 +144,7 @@ class Load {
       char byte = 0;
       if (::read(STDIN_FILENO, &byte, 1) > 0) continue;
       (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, STDIN_FILENO, nullptr);
-      ending_ = true;
-      limit_ = Clock::now() + std::chrono::milliseconds(options_.connect.timeout_ms);
+      if (!ending_) begin_end();
     }
     if (!ending_ || Clock::now() < limit_) return;
     for (auto& one : all_) end(one, fmt::format("{} bytes did not come", one.sent - one.received));
