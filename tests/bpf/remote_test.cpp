@@ -164,6 +164,59 @@ TEST_F(RemoteTest, WorkloadsAreSentToTheRelay) {
   });
 }
 
+// By the service at the endpoint, whichever name or address led there.
+TEST_F(RemoteTest, IntentionsAreAskedByWhatAnswers) {
+  in_workload([&] {
+    ASSERT_TRUE(datapath_->policy.set({true, {{{kService, kClient}, false}}}));
+    expect_refused("10.50.0.5", 80, MESH_DENY_POLICY);
+    EXPECT_EQ(attempt("10.50.0.5", 81), 0);  // the workload's own name
+    EXPECT_EQ(attempt("240.0.0.1", 1), 0);   // leads to 8080, which is the workload's own as well
+    ASSERT_TRUE(datapath_->policy.set({true, {{{kIdentity, MESH_POLICY_ANY}, false}}}));
+    EXPECT_EQ(attempt("10.50.0.5", 80), 0);
+    expect_refused("10.50.0.5", 81, MESH_DENY_POLICY);
+    expect_refused("240.0.0.1", 1, MESH_DENY_POLICY);
+    expect_refused("fd6d:6573:6800::1", 1, MESH_DENY_POLICY);
+    expect_refused("fd50::5", 80, MESH_DENY_POLICY);
+    // Both of its services have to agree about a port of neither.
+    const mesh_residents both{2, {kIdentity, kService}};
+    ASSERT_TRUE(datapath_->residents.put(bpf::to_abi(addr("10.50.0.5")), both));
+    ASSERT_TRUE(datapath_->policy.set({true, {{{kService, kClient}, false}}}));
+    expect_refused("10.50.0.5", 81, MESH_DENY_POLICY);
+    // A workload may talk to itself.
+    ASSERT_TRUE(datapath_->policy.set({false, {}}));
+    ASSERT_TRUE(datapath_->ports.put({bpf::to_abi(addr("10.99.0.1")), 80, 0},
+                                     mesh_port{kService, MESH_SVC_TWOLEG}));
+    EXPECT_EQ(attempt("10.99.0.1", 80), 0);
+  });
+}
+
+// What the relay connects to an application is asked once more: the client may be another node's.
+TEST_F(RemoteTest, ALegIsRefusedWhatItsClientMayNot) {
+  in_workload([&] {
+    constexpr std::uint32_t kStranger = 30;
+    const UniqueFd listener = listen_at({addr("10.99.0.1"), 8080});
+    ASSERT_TRUE(listener);
+    const auto leg = [&](const char* client) {
+      const SockAddr to({addr("10.99.0.1"), 8080});
+      UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      mesh_leg from{};
+      from.client_addr = bpf::to_abi(addr(client));
+      from.source = kStranger;
+      from.path = MESH_PATH_TWOLEG;
+      EXPECT_TRUE(datapath_->mark_leg(fd.get(), from));
+      return ::connect(fd.get(), to.get(), to.length) == 0 ? 0 : errno;
+    };
+    EXPECT_EQ(leg("10.50.0.5"), 0);
+    ASSERT_TRUE(datapath_->policy.set({true, {{{kClient, kStranger}, false}}}));
+    const auto before = datapath_->denied()[MESH_DENY_POLICY].second;
+    EXPECT_EQ(leg("10.50.0.5"), EACCES);
+    EXPECT_EQ(datapath_->denied()[MESH_DENY_POLICY].second, before + 1);
+    EXPECT_EQ(leg("10.99.0.1"), 0) << "it is itself";
+    ASSERT_TRUE(datapath_->policy.set({false, {{{kClient, kStranger}, true}}}));
+    EXPECT_EQ(leg("10.50.0.5"), 0);
+  });
+}
+
 TEST_F(RemoteTest, WhatNobodyHasIsRefused) {
   in_workload([&] {
     expect_refused("10.50.0.6", 80, MESH_DENY_NO_WORKLOAD);
