@@ -3,9 +3,6 @@
 // connection.
 #pragma once
 
-#include <boost/asio/ssl/context.hpp>
-#include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,9 +36,6 @@ Result<StoreAddress> parse_store(std::string_view text);
 // A file of --store-ca-file and the others without etcds:// is a mistake, not a wish.
 Status check_access(const StoreAddress& address, const StoreAccess& access);
 
-// Servers must show a certificate of ca_file for the host name or address that we connect to.
-// Fails on files that cannot be used. Made anew for each session, so renewed files are seen.
-Result<std::shared_ptr<boost::asio::ssl::context>> make_tls(const StoreAccess& access);
 // The first line of the file, without the line's end.
 Result<std::string> read_password(const std::string& file);
 

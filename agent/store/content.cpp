@@ -246,9 +246,11 @@ Result<Content::DefinitionPtr> Content::read_instance(const KeyName& name,
   if (id_given && definition.instance.id != name.id)
     return fail("the id is \"{}\", the key says \"{}\"", key_text(definition.instance.id),
                 key_text(name.id));
-  definition.instance.id = name.id;
-  definition.key.shrink_to_fit();
-  return std::make_shared<const catalog::ServiceDefinition>(std::move(definition));
+  definition.instance.id.clear();
+  definition.instance.id.shrink_to_fit();
+  definition.instance.tags.shrink_to_fit();
+  return std::make_unique<const Definition>(
+      Definition{definition.protocol, definition.flags, std::move(definition.instance)});
 }
 
 Content::Record& Content::record_of(std::string_view service, std::string_view id) {
@@ -353,9 +355,7 @@ void Content::put_instance(const KeyName& name, const KeyValue& kv) {
   record.created = kv.created;
   const auto* before = record.stored.get();
   // A registration that was only renewed changes nothing.
-  if (before != nullptr && same_rank && before->instance == (*definition)->instance &&
-      before->protocol == (*definition)->protocol && before->flags == (*definition)->flags)
-    return;
+  if (before != nullptr && same_rank && *before == **definition) return;
   change_definition(record, record.stored, std::move(*definition));
 }
 
@@ -455,18 +455,12 @@ void Content::set_local(const catalog::Catalog& catalog) {
       const std::string id = fmt::format("{}/{}", options_.own.name, instance.id);
       wanted.emplace(instance_key(name, id), instance_value(service, instance));
       present.emplace(name, id);
-      catalog::ServiceDefinition definition;
-      definition.name = name;
-      definition.protocol = service.protocol;
-      definition.flags = service.flags;
-      definition.instance = instance;
-      definition.instance.id = id;
+      Definition definition{service.protocol, service.flags, instance};
+      definition.instance.id.clear();
       Record& record = record_of(name, id);
-      if (record.local && record.local->instance == definition.instance &&
-          record.local->protocol == definition.protocol && record.local->flags == definition.flags)
-        continue;
+      if (record.local && *record.local == definition) continue;
       change_definition(record, record.local,
-                        std::make_shared<const catalog::ServiceDefinition>(std::move(definition)));
+                        std::make_unique<const Definition>(std::move(definition)));
     }
   }
   std::vector<Record*> lost;

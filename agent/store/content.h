@@ -107,8 +107,16 @@ class Content {
   }
 
  private:
-  using DefinitionPtr = std::shared_ptr<const catalog::ServiceDefinition>;
   static constexpr Revision kLast = std::numeric_limits<Revision>::max();
+
+  // There may be 100,000 of them: what the key says already is not in it.
+  struct Definition {
+    catalog::Protocol protocol = catalog::Protocol::Tcp;
+    catalog::ServiceFlags flags;
+    catalog::Instance instance;  // without its id
+    bool operator==(const Definition&) const = default;
+  };
+  using DefinitionPtr = std::unique_ptr<const Definition>;
 
   struct ServiceState;
   struct Record {
@@ -116,13 +124,16 @@ class Content {
     const std::string* id = nullptr;
     DefinitionPtr stored;
     DefinitionPtr local;
-    Revision created = kLast;  // who was first wins
+    std::unique_ptr<const std::string> refused;  // null: it is not
+    Revision created = kLast;                    // who was first wins
     Revision modified = 0;
     std::uint32_t bytes = 0;  // of the stored value
-    std::string refused;
 
-    [[nodiscard]] const catalog::ServiceDefinition* definition() const {
+    [[nodiscard]] const Definition* definition() const {
       return local ? local.get() : stored.get();
+    }
+    void refuse(std::string reason) {
+      refused = std::make_unique<const std::string>(std::move(reason));
     }
   };
   struct ServiceState {

@@ -17,6 +17,15 @@ std::string lower_case(std::string_view text) {
   return out;
 }
 
+// The rules of files tell where the other definition is.
+constexpr std::string_view kNoFile = "@";
+
+std::string without_place(std::string text) {
+  const std::string place = fmt::format(" at {}:0:0", kNoFile);
+  if (const auto at = text.find(place); at != std::string::npos) text.erase(at, place.size());
+  return text;
+}
+
 }  // namespace
 
 Revision Content::first_of(const ServiceState& service) {
@@ -56,9 +65,9 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
   const auto* twin = winner_of_case(name);
   std::vector<Record*> candidates;
   for (auto& [id, record] : service.records) {
-    record.refused.clear();
+    record.refused.reset();
     if (twin != nullptr) {
-      record.refused = fmt::format("the name differs only in case from service \"{}\"", *twin);
+      record.refuse(fmt::format("the name differs only in case from service \"{}\"", *twin));
       continue;
     }
     const auto endpoint = record.definition()->instance.endpoint();
@@ -68,9 +77,9 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
     for (auto it = begin; it != end; ++it)
       if (rank(*it->second) < rank(*winner)) winner = it->second;
     if (winner != &record)
-      record.refused =
-          fmt::format("{} is instance \"{}\" of service \"{}\" already", endpoint.to_string(),
-                      key_text(*winner->id), *winner->service->name);
+      record.refuse(fmt::format("{} is instance \"{}\" of service \"{}\" already",
+                                endpoint.to_string(), key_text(*winner->id),
+                                *winner->service->name));
     else
       candidates.push_back(&record);
   }
@@ -82,9 +91,16 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
   // The rules of files, for all at once; one by one only if that tells of an error.
   const auto group = [](const std::vector<Record*>& records, syntax::ErrorList& errors) {
     catalog::Definitions definitions;
-    definitions.files.emplace_back();
-    for (const auto* record : records) definitions.services.push_back(*record->definition());
-    for (auto& definition : definitions.services) definition.file = 0;
+    definitions.files.emplace_back(kNoFile);
+    for (const auto* record : records) {
+      const Definition& from = *record->definition();
+      auto& definition = definitions.services.emplace_back();
+      definition.name = *record->service->name;
+      definition.protocol = from.protocol;
+      definition.flags = from.flags;
+      definition.instance = from.instance;
+      definition.instance.id = *record->id;
+    }
     return catalog::group_services(std::move(definitions), errors);
   };
   syntax::ErrorList errors;
@@ -99,8 +115,9 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
       if (told.empty())
         agreed.push_back(record);
       else
-        record->refused = fmt::format("all instances must agree with \"{}\": {}",
-                                      key_text(*candidates.front()->id), told.front().what);
+        record->refuse(fmt::format("all instances must agree with \"{}\": {}",
+                                   key_text(*candidates.front()->id),
+                                   without_place(told.front().what)));
     }
     syntax::ErrorList left;
     services = group(agreed, left);
@@ -262,7 +279,7 @@ ContentStats Content::stats() const {
   stats.refused = refused_.size() + over_limit_;
   for (const auto& [name, service] : services_) {
     stats.waiting += service.waits_for_vip ? 1 : 0;
-    for (const auto& [id, record] : service.records) stats.refused += !record.refused.empty();
+    for (const auto& [id, record] : service.records) stats.refused += record.refused != nullptr;
   }
   for (const auto& [name, node] : nodes_) stats.refused += !node.gone && !node.refused.empty();
   for (const auto& [vip, holders] : by_vip_) stats.refused += holders.size() - 1;
@@ -278,8 +295,8 @@ std::vector<Refusal> Content::refusals(std::size_t most) const {
   }
   for (const auto& [name, service] : services_)
     for (const auto& [id, record] : service.records)
-      if (!record.refused.empty() && !full())
-        all.push_back({key_text(instance_key(name, id)), record.refused});
+      if (record.refused && !full())
+        all.push_back({key_text(instance_key(name, id)), *record.refused});
   for (const auto& [name, node] : nodes_)
     if (!node.refused.empty() && !full()) all.push_back({node_key(name), node.refused});
   for (const auto& [vip, holders] : by_vip_)

@@ -9,6 +9,8 @@
 #include <random>
 #include <utility>
 
+#include "agent/store/tls.h"
+
 namespace mesh::store {
 namespace {
 

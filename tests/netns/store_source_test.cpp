@@ -353,7 +353,7 @@ TEST(StoreSource, IsQuickAtItsLimits) {
     const auto name = fmt::format("service-{:05}", change * 7 % services);
     const auto address = fmt::format("10.99.{}.{}", change / 250, change % 250 + 1);
     const auto written = Clock::now();
-    etcd.put(in(fmt::format("catalog/{}/extra", name)), instance(name, address));
+    etcd.put(in(fmt::format("catalog/{}/node-000/{}", name, name)), instance(name, address));
     for (auto& watcher : watchers) {
       auto seen = watcher->wait(10s, [&](const Catalog& c) { return has(c, name, address); });
       ASSERT_TRUE(seen);

@@ -12,6 +12,7 @@
 
 #include "agent/base/unique_fd.h"
 #include "agent/store/base64.h"
+#include "agent/store/tls.h"
 #include "tests/support/eventually.h"
 #include "tests/support/must.h"
 #include "tests/support/netns.h"

@@ -8,6 +8,8 @@
 
 #include <fstream>
 
+#include "agent/store/tls.h"
+
 namespace mesh::store {
 namespace {
 

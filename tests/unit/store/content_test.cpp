@@ -203,7 +203,9 @@ TEST_F(ContentTest, AllInstancesAgreeWithTheFirst) {
   put("catalog/web/b", instance("web", "10.0.2.3", R"(,"protocol":"http","path":"twoleg")"), 30);
   put("catalog/web/c", instance("web", "10.0.2.4", R"(,"protocol":"http")"), 40);
   EXPECT_EQ(addresses("web"), (Strings{"10.0.2.4", "10.0.2.1"}));
-  EXPECT_THAT(reason("catalog/web/a"), HasSubstr("must agree"));
+  EXPECT_EQ(reason("catalog/web/a"),
+            "all instances must agree with \"z\": \"tcp\", but \"http\": all instances of service "
+            "\"web\" must agree (the default is \"tcp\")");
   EXPECT_THAT(reason("catalog/web/b"), HasSubstr("must agree"));
   erase("catalog/web/z");
   EXPECT_EQ(addresses("web"), Strings{"10.0.2.2"});
