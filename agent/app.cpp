@@ -38,6 +38,9 @@
 #include "agent/health_collector.h"
 #include "agent/keylog.h"
 #include "agent/relay/pool.h"
+#include "agent/store/store_source.h"
+#include "agent/store/tls.h"
+#include "agent/store_monitor.h"
 #include "agent/tls_collector.h"
 #include "agent/workload/discovery.h"
 #include "mesh/abi.h"
@@ -78,6 +81,9 @@ class App {
   Status start_datapath();
   Status start_mesh();
   Status start_catalog();
+  Status start_directory(catalog::VipAllocator vips);
+  Status start_store(const catalog::VipAllocator& vips);
+  void on_catalog(std::shared_ptr<const catalog::Catalog> catalog);
   void add_admin_commands();
   void add_debug_pages();
   void beat();
@@ -112,6 +118,8 @@ class App {
   std::unique_ptr<capture::Controller> controller_;
   std::unique_ptr<workload::Discovery> discovery_;
   std::unique_ptr<catalog::DirectorySource> catalog_;
+  std::unique_ptr<store::StoreSource> store_;
+  std::unique_ptr<StoreMonitor> store_monitor_;
   std::unique_ptr<bpf::MetricsSource> metrics_source_;
   std::unique_ptr<metrics::MeshCollector> mesh_collector_;
   std::unique_ptr<AgentCollector> agent_collector_;
@@ -299,7 +307,7 @@ Status App::start_mesh() {
 }
 
 Status App::start_catalog() {
-  if (options_.config_dir.empty()) {
+  if (options_.config_dir.empty() && !options_.store) {
     catalog_seen_ = true;
     controller_->on_catalog(std::make_shared<const catalog::Catalog>());
     return {};
@@ -307,17 +315,25 @@ Status App::start_catalog() {
   auto vips = catalog::VipAllocator::create(*options_.vip_cidr6);
   if (!vips) return tl::unexpected(std::move(vips).error());
   controller_->seed_vips(*vips);
+  if (options_.store) MESH_TRY(start_store(*vips), "store");
+  if (options_.config_dir.empty()) return {};
+  return start_directory(std::move(*vips));
+}
+
+Status App::start_directory(catalog::VipAllocator vips) {
   catalog::DirectoryOptions directory_options;
   directory_options.directory = options_.config_dir;
   directory_options.own =
       catalog::OwnNode{options_.node_name, options_.node_cidrs, options_.vip_cidr6};
-  catalog_ = std::make_unique<catalog::DirectorySource>(io_, directory_options, std::move(*vips));
+  catalog_ = std::make_unique<catalog::DirectorySource>(io_, directory_options, std::move(vips));
   return catalog_->start({
       .on_catalog =
           [this](std::shared_ptr<const catalog::Catalog> catalog) {
-            catalog_seen_ = true;
             config_errors_.clear();
-            controller_->on_catalog(std::move(catalog));
+            if (store_)
+              store_->set_local(std::move(catalog));
+            else
+              on_catalog(std::move(catalog));
           },
       .on_error = [this](std::vector<syntax::ConfigError> errors) { on_config_errors(errors); },
       .on_warning =
@@ -325,6 +341,26 @@ Status App::start_catalog() {
             for (const auto& warning : warnings) log::warn("config: {}", warning.to_string());
           },
   });
+}
+
+Status App::start_store(const catalog::VipAllocator& vips) {
+  if (options_.store->tls)
+    MESH_TRY(store::make_tls(options_.store_access), "TLS");  // a wrong file is told at once
+  store_ = std::make_unique<store::StoreSource>(io_, store_options_of(options_, vips));
+  store_monitor_ = std::make_unique<StoreMonitor>(*store_);
+  MESH_TRY(registry_.add(*store_monitor_), "metrics");
+  return store_->start({
+      .on_catalog =
+          [this](std::shared_ptr<const catalog::Catalog> catalog) {
+            on_catalog(std::move(catalog));
+          },
+      .on_error = nullptr,
+  });
+}
+
+void App::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
+  catalog_seen_ = true;
+  controller_->on_catalog(std::move(catalog));
 }
 
 void App::on_config_errors(const std::vector<syntax::ConfigError>& errors) {
@@ -349,6 +385,8 @@ std::vector<metrics::DegradedFeature> App::degraded() {
     all.push_back({"ktls", mesh_->no_kernel_tls(), !mesh_->no_kernel_tls().empty()});
     all.push_back({"identity", mesh_->identity_error(), !mesh_->identity_error().empty()});
   }
+  if (store_monitor_)
+    for (auto& feature : store_monitor_->degraded()) all.push_back(std::move(feature));
   all.push_back({"datapath", controller_->last_failure(), !controller_->last_failure().empty()});
   all.push_back({"pins", datapath_->lost_pins(), !datapath_->lost_pins().empty()});
   return all;
@@ -371,7 +409,8 @@ void App::beat() {
     if (mesh_) mesh_->sweep();
   }
   if (tls_collector_) tls_collector_->update();
-  agent_collector_->update(discovery_->counters(), controller_->revoker().counts());
+  if (store_monitor_) store_monitor_->update();
+  agent_collector_->update(discovery_->counters());
   {
     auto now = degraded();
     std::lock_guard lock(degraded_mutex_);
@@ -386,6 +425,8 @@ void App::beat() {
 std::optional<std::string> App::not_ready() const {
   if (draining_) return "stopping";
   if (!enrolled_) return "workloads have not been enrolled yet";
+  if (!catalog_seen_ && store_monitor_ && !store_monitor_->last().state.connected)
+    return "the store is not reached: " + store_monitor_->last().state.reason;
   if (!catalog_seen_)
     return config_errors_.empty() ? "the catalog has not been read yet"
                                   : "the catalog is refused: " + config_errors_.front();
@@ -395,8 +436,10 @@ std::optional<std::string> App::not_ready() const {
 }
 
 admin::ReportSources App::sources() {
-  return {options_.node_name, *controller_,      *datapath_, *relay_,
-          mesh_.get(),        health_->runner(), degraded(), config_errors_};
+  return {options_.node_name, *controller_,
+          *datapath_,         *relay_,
+          mesh_.get(),        degraded(),
+          config_errors_,     store_monitor_ ? store_monitor_->status() : nlohmann::json()};
 }
 
 void App::add_admin_commands() {
@@ -466,12 +509,7 @@ void App::begin_drain() {
     log::error("stop: {}", status.error().what);
   heartbeat_.cancel();
   if (catalog_) catalog_->stop();
-  drain_end_ = std::chrono::steady_clock::now() + options_.drain_timeout;
-  drain();
-}
-
-void App::drain() {
-  drain_stopped_ = false;
+  if (store_) store_->stop();
   drain_thread_ = std::thread([this] {
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(drain_end_ - std::chrono::steady_clock::now());

@@ -10,6 +10,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "agent/catalog/definition_reader.h"
+#include "agent/catalog/service_json.h"
 #include "agent/catalog/vip.h"
 #include "agent/dns/zone.h"
 
@@ -88,7 +90,43 @@ struct Texts {
   std::string default_policy = "allow";
   unsigned drain_seconds = 30;
   unsigned leaf_ttl_seconds = 72 * 3600;
+  std::string store;
+  std::string node_address;
+  unsigned store_lease_seconds = 15;
 };
+
+Status convert_store(const Texts& texts, Options& options) {
+  options.store_lease_ttl = std::chrono::seconds(texts.store_lease_seconds);
+  if (!texts.node_address.empty()) {
+    auto address = Address::parse(texts.node_address);
+    if (!address) return context(std::move(address).error(), "--node-address");
+    if (!catalog::is_unicast(*address))
+      return fail("--node-address: {} is not an address that other nodes can reach",
+                  texts.node_address);
+    options.node_address = *address;
+  }
+  if (texts.store.empty()) {
+    const auto& access = options.store_access;
+    for (const auto* given : {&access.ca_file, &access.cert_file, &access.key_file, &access.user,
+                              &access.password_file})
+      if (!given->empty()) return fail("'{}' is for a store, but there is no --store", *given);
+    return {};
+  }
+  auto store = store::parse_store(texts.store);
+  if (!store) return context(std::move(store).error(), "--store");
+  MESH_TRY(store::check_access(*store, options.store_access), "--store");
+  if (options.store_prefix.empty() || options.store_prefix.back() != '/' ||
+      options.store_prefix.size() > 128)
+    return fail("--store-prefix: '{}' does not end in '/', or is longer than 128 bytes",
+                options.store_prefix);
+  if (!catalog::is_service_name(options.node_name))
+    return fail(
+        "--node-name: '{}' cannot be registered: expected 1 to 63 letters, digits, '-', "
+        "'_' or '.'",
+        options.node_name);
+  options.store = std::move(*store);
+  return {};
+}
 
 Status convert(const Texts& texts, Options& options) {
   std::vector<Cidr> node_cidrs;
@@ -127,9 +165,7 @@ Status convert(const Texts& texts, Options& options) {
         "--debug-listen: {} is not a loopback address; the debug pages are for this node only",
         debug->to_string());
   options.debug_listen = *debug;
-  auto domain = dns::check_domain(options.dns_domain);
-  if (!domain) return context(std::move(domain).error(), "--dns-domain");
-  options.dns_domain = *domain;
+  if (auto status = convert_store(texts, options); !status) return status;
   options.drain_timeout = std::chrono::seconds(texts.drain_seconds);
   options.leaf_ttl = std::chrono::seconds(texts.leaf_ttl_seconds);
   if (!options.identity_dir.empty() && !options.svid_dir.empty())
@@ -168,7 +204,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   options.admin_socket = "/run/mesh-agent/agent.sock";
   options.log_level = "info";
   options.datacenter = "dc1";
-  options.dns_domain = "consul";
+  options.store_prefix = "mesh-agent/";
 
   CLI::App app{kDescription, "mesh-agent"};
   app.footer(kFooter);
@@ -193,6 +229,29 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       "Directory of HCL, JSON and YAML files with Consul service definitions, nodes and config "
       "entries, watched")
       ->type_name("DIR");
+  add("--store", texts.store,
+      "Store of services and nodes: etcd://HOST:PORT[,HOST:PORT...], etcds:// with TLS")
+      ->type_name("URL");
+  add("--store-prefix", options.store_prefix, "What every key of the mesh begins with")
+      ->type_name("TEXT");
+  add("--store-ca-file", options.store_access.ca_file,
+      "PEM file: who signs the certificates of etcds:// (default: the system's)")
+      ->type_name("FILE");
+  add("--store-cert-file", options.store_access.cert_file, "PEM file: our certificate for etcds://")
+      ->type_name("FILE");
+  add("--store-key-file", options.store_access.key_file, "PEM file: its key")->type_name("FILE");
+  add("--store-user", options.store_access.user, "User of the store")->type_name("NAME");
+  add("--store-password-file", options.store_access.password_file,
+      "File whose first line is the user's password")
+      ->type_name("FILE");
+  add("--store-lease-ttl", texts.store_lease_seconds,
+      "How long this node stays registered in the store without a sign of life, in seconds")
+      ->check(CLI::Range(2u, 3600u))
+      ->type_name("SECONDS");
+  add("--node-address", texts.node_address,
+      "Address of this node itself, as other nodes see it (default: what the store is reached "
+      "from)")
+      ->type_name("ADDR");
   add("--metrics-listen", texts.metrics_listen, "Where /metrics, /healthz and /readyz are served")
       ->type_name("ADDR:PORT");
   add("--debug-listen", texts.debug_listen, "Where /debug/ is served; loopback only")

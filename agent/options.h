@@ -11,7 +11,7 @@
 #include "agent/base/log.h"
 #include "agent/catalog/commands.h"
 #include "agent/identity/ca_commands.h"
-#include "agent/policy/policy.h"
+#include "agent/store/address.h"
 
 namespace mesh {
 
@@ -35,7 +35,12 @@ struct Options {
   std::vector<Cidr> node_cidrs;  // empty: what the catalog says of node_name
   std::vector<Cidr> mesh_cidrs;  // none inside a node CIDR
   std::string node_name;
-  std::string config_dir;  // empty: no services
+  std::string config_dir;                    // empty: no services
+  std::optional<store::StoreAddress> store;  // none: no store
+  store::StoreAccess store_access;
+  std::string store_prefix;
+  std::chrono::seconds store_lease_ttl{15};
+  Address node_address;  // unset: what the store is reached from
   Endpoint metrics_listen;
   Endpoint debug_listen;
   std::string cgroup_root;

@@ -41,12 +41,25 @@ void print_status(const json& status) {
     fmt::print("config error: {}\n", e.get<std::string>());
   if (!status["datapath_error"].get<std::string>().empty())
     fmt::print("datapath error: {}\n", status["datapath_error"].get<std::string>());
+  if (const auto& store = status["store"]; !store.is_null()) {
+    fmt::print("store: {} {}, revision {}, {} keys\n", store["engine"].get<std::string>(),
+               store["connected"].get<bool>() ? "connected" : "STALE",
+               store["revision"].get<std::int64_t>(), store["keys"].get<std::size_t>());
+    for (const char* what : {"reason", "registration_problem"})
+      if (const auto text = store[what].get<std::string>(); !text.empty())
+        fmt::print("store: {}\n", text);
+    for (const auto& refused : store["refused"])
+      fmt::print("store: key {} is left out: {}\n", refused["key"].get<std::string>(),
+                 refused["reason"].get<std::string>());
+  }
   for (const auto& cidr : status["unguarded_cidrs"])
     fmt::print("not covered by --mesh-cidr: {}\n", cidr.get<std::string>());
   if (!status["nodes"].empty()) fmt::print("\n{:<24} {:<40} {}\n", "NODE", "ADDRESS", "PODS");
   for (const auto& n : status["nodes"])
     fmt::print("{:<24} {:<40} {}\n", n["name"].get<std::string>(),
-               n["address"].get<std::string>() + (n["self"].get<bool>() ? " (this node)" : ""),
+               n["address"].get<std::string>() + (n["self"].get<bool>()   ? " (this node)"
+                                                  : n["gone"].get<bool>() ? " (gone)"
+                                                                          : ""),
                joined(n["cidrs"]));
   fmt::print("\n{:<24} {:<40} {}\n", "WORKLOAD", "ADDRESSES", "SERVICES");
   for (const auto& w : status["workloads"])

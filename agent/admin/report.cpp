@@ -88,6 +88,7 @@ json status_report(const ReportSources& s) {
       nodes.push_back({{"name", name},
                        {"address", one.address.to_string()},
                        {"cidrs", std::move(cidrs)},
+                       {"gone", one.gone},
                        {"self", name == node.name}});
     }
     for (const auto& [name, service] : catalog->services()) {
@@ -146,6 +147,7 @@ json status_report(const ReportSources& s) {
           {"checks", checks_report(s.health)},
           {"degraded", std::move(degraded)},
           {"config_errors", s.config_errors},
+          {"store", s.store},
           {"datapath_error", s.controller.last_failure()},
           {"sockmap",
            {{"enabled", accel.enabled},

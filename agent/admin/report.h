@@ -21,6 +21,7 @@ struct ReportSources {
   const health::Runner& health;
   std::vector<metrics::DegradedFeature> degraded;
   std::vector<std::string> config_errors;
+  nlohmann::json store;  // null: none
 };
 
 nlohmann::json status_report(const ReportSources& sources);

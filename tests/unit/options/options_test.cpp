@@ -107,6 +107,12 @@ TEST(Options, SaysWhatIsWrongInOneSentence) {
       {{"--node-cidr", "10.0.0.0/24", "--log-level", "loud"}, "--log-level"},
       {{"--node-cidr", "10.0.0.0/24", "--log-format", "xml"}, "--log-format"},
       {{"--node-cidr", "10.0.0.0/24", "--no-such-flag"}, "--no-such-flag"},
+      {{"--node-cidr", "10.0.0.0/24", "--store", "http://h"}, "etcd://HOST:PORT"},
+      {{"--node-cidr", "10.0.0.0/24", "--store-ca-file", "x"}, "there is no --store"},
+      {{"--node-cidr", "10.0.0.0/24", "--store", "etcd://h", "--store-ca-file", "x"}, "etcds://"},
+      {{"--node-cidr", "10.0.0.0/24", "--store", "etcd://h", "--store-user", "u"}, "together"},
+      {{"--node-cidr", "10.0.0.0/24", "--store", "etcd://h", "--store-prefix", "p"}, "'/'"},
+      {{"--node-cidr", "10.0.0.0/24", "--node-address", "127.0.0.1"}, "--node-address"},
       {{"frobnicate"}, "frobnicate"},
       {{"debug"}, "ubcommand"},
       {{"debug", "set"}, "key=value"},
@@ -160,6 +166,15 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   Env datacenter("MESH_AGENT_DATACENTER", "dc7");
   Env ttl("MESH_AGENT_LEAF_TTL", "60");
   Env kernel("MESH_AGENT_DISABLE_KERNEL_TLS", "true");
+  Env store("MESH_AGENT_STORE", "etcds://h1:1,h2");
+  Env prefix("MESH_AGENT_STORE_PREFIX", "p/");
+  Env ca("MESH_AGENT_STORE_CA_FILE", "/ca");
+  Env cert("MESH_AGENT_STORE_CERT_FILE", "/cert");
+  Env key("MESH_AGENT_STORE_KEY_FILE", "/key");
+  Env user("MESH_AGENT_STORE_USER", "u");
+  Env password("MESH_AGENT_STORE_PASSWORD_FILE", "/pw");
+  Env lease("MESH_AGENT_STORE_LEASE_TTL", "9");
+  Env address("MESH_AGENT_NODE_ADDRESS", "192.0.2.1");
   {
     Env svids("MESH_AGENT_SVID_DIR", "/v");
     auto other = parse({"status"});
@@ -189,6 +204,17 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   EXPECT_EQ(o->leaf_ttl, std::chrono::seconds(60));
   EXPECT_TRUE(o->disable_kernel_tls);
   EXPECT_EQ(o->identity_dir, "/i");
+  ASSERT_TRUE(o->store);
+  EXPECT_TRUE(o->store->tls);
+  EXPECT_EQ(o->store->endpoints.size(), 2u);
+  EXPECT_EQ(o->store_prefix, "p/");
+  EXPECT_EQ(o->store_access.ca_file, "/ca");
+  EXPECT_EQ(o->store_access.cert_file, "/cert");
+  EXPECT_EQ(o->store_access.key_file, "/key");
+  EXPECT_EQ(o->store_access.user, "u");
+  EXPECT_EQ(o->store_access.password_file, "/pw");
+  EXPECT_EQ(o->store_lease_ttl, std::chrono::seconds(9));
+  EXPECT_EQ(o->node_address.to_string(), "192.0.2.1");
   // A flag that is added without a variable of its own, or without a line here, shows.
   testing::internal::CaptureStdout();
   (void)parse({"--help"});
@@ -197,7 +223,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   for (auto at = help.find("\n  --"); at != help.npos; at = help.find("\n  --", at + 1)) ++flags;
   for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
   EXPECT_EQ(flags, variables) << help;
-  EXPECT_EQ(flags, 20u) << "a new flag belongs into this test";
+  EXPECT_EQ(flags, 29u) << "a new flag belongs into this test";
 }
 
 TEST(Options, RefusesAWrongValueFromTheEnvironment) {
