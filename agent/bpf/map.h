@@ -141,11 +141,15 @@ class Mirror {
     content_.erase(key);
     return {};
   }
-  // Everything that is not in `wanted` goes; with `only_additions` it stays for a later call.
+  // Everything that is not in `wanted` goes; with `only_additions` it stays for a later call. One
+  // walk over both, which are in the same order: a difference of a few among 100,000 is found
+  // without a look-up for each.
   Status sync(const Content& wanted, bool only_additions = false) {
     if (!only_additions) {
+      auto next = wanted.begin();
       for (auto it = content_.begin(); it != content_.end();) {
-        if (wanted.count(it->first) != 0) {
+        while (next != wanted.end() && ByteLess{}(next->first, it->first)) ++next;
+        if (next != wanted.end() && !ByteLess{}(it->first, next->first)) {
           ++it;
           continue;
         }
@@ -153,8 +157,17 @@ class Mirror {
         it = content_.erase(it);
       }
     }
-    for (const auto& [key, value] : wanted)
-      if (auto status = put(key, value); !status) return status;
+    auto at = content_.begin();
+    for (const auto& [key, value] : wanted) {
+      while (at != content_.end() && ByteLess{}(at->first, key)) ++at;
+      const bool known = at != content_.end() && !ByteLess{}(key, at->first);
+      if (known && std::memcmp(&at->second, &value, sizeof value) == 0) continue;
+      if (auto status = map_.put(key, value); !status) return status;
+      if (known)
+        at->second = value;
+      else
+        content_.emplace_hint(at, key, value);
+    }
     return {};
   }
   [[nodiscard]] const Content& content() const { return content_; }
