@@ -61,6 +61,8 @@ static __always_inline void mesh_http1_add(const struct mesh_http_key *key, __u6
 		__sync_fetch_and_add(count, 1);
 	else
 		mesh_event(MESH_EVENT_SERIES_FULL, 1);
+	if (!key->code)
+		return; /* without a response there is no duration */
 	latency = mesh_http1_latency(&key->series);
 	if (!latency) {
 		mesh_event(MESH_EVENT_SERIES_FULL, 1);

@@ -153,6 +153,10 @@ TEST_F(HttpReporters, WhoeverEndsTheConnection) {
     talk(*client_, vip, 80, {"send:" + get("/stream"), "end"});
     expect_both(service, "200", 2);
     expect_both(service, "0", 2);
+    // What got no response has no duration.
+    for (const std::string reporter : {"source", "destination"})
+      expect_metric("mesh_http_request_duration_seconds_count",
+                    {{"reporter", reporter}, {"destination", service}}, 2);
   }
 }
 
