@@ -151,6 +151,9 @@ static __always_inline int mesh_skb_may_enter(struct __sk_buff *skb, struct bpf_
 		mesh_deny(MESH_DENY_INBOUND_UNCLASSIFIED);
 		return 0;
 	}
+	/* Captured clients of the relay. The prefixes would say so for five times as much. */
+	if (mesh_addr_is_local(&key.addr))
+		return 1;
 	tp = bpf_skc_to_tcp_sock(sk);
 	cookie = tp ? ((struct sock *)tp)->__sk_common.skc_net.net->net_cookie : 0;
 	/* The usual case first: a workload with its own address. The prefixes are the dearest

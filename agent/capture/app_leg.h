@@ -9,10 +9,19 @@
 
 namespace mesh::capture {
 
+// When the acknowledgment that completes the handshake goes out.
+enum class LastAck {
+  AtOnce,
+  // With the first bytes, one packet less; or when somebody asks for it (TCP_QUICKACK), or after
+  // 200 ms. Not if the server's socket is sniffed: cgroup_skb shows that packet at the listener.
+  WithData,
+};
+
 // `client` is what the application's getpeername shows. Any thread; a non-blocking connect(2).
 tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datapath& datapath,
                                                                 const NetnsHandle& netns,
                                                                 const Endpoint& server,
-                                                                const mesh_leg& client);
+                                                                const mesh_leg& client,
+                                                                LastAck last_ack);
 
 }  // namespace mesh::capture

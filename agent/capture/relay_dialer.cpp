@@ -42,7 +42,9 @@ tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::dial(const relay::A
                         .source = record.source,
                         .path = MESH_PATH_TWOLEG,
                         .pad2 = 0};
-  return connect_app_leg(datapath_, *netns, server, client);
+  return connect_app_leg(
+      datapath_, *netns, server, client,
+      (record.flags & MESH_TARGET_HTTP) != 0 ? LastAck::AtOnce : LastAck::WithData);
 }
 
 void RelayDialer::recycle(relay::RecycledLeg leg) {

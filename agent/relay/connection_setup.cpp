@@ -50,7 +50,11 @@ Detached Connection::serve() {
   if (ready && end_ == End::None && server_error_ != 0) end(End::Reset);
   if (ready && end_ == End::None) {
     connected_ = true;
+    // Who opens a connection has usually sent something by now: a read that may find nothing, for a
+    // turn of the loop that it may save.
+    if (client_leg_.stream() == nullptr) client_leg_.try_read();
     (void)pump(to_server_);
+    if (end_ == End::None && holds_ack_ && to_server_.bytes == 0) server_leg_.acknowledge();
     if (end_ == End::None) (void)pump(to_client_);
   }
   coroutine_done();
@@ -148,6 +152,7 @@ Task<bool> Connection::connect_server(Dialed dialed) {
   server_ = dialed.server;
   server_netns_ = dialed.netns_cookie;
   info_ = std::move(dialed.info);
+  holds_ack_ = dialed.holds_ack;
   if (dialed.stream) {
     // A leg that has carried a connection before.
     secure_side_ = Side::Outbound;
@@ -162,18 +167,21 @@ Task<bool> Connection::connect_server(Dialed dialed) {
   }
   // The listener's children have the same options by inheritance.
   if ((!dialed.has_options && !set_leg_options(fd, options_)) ||
-      !server_leg_.open(std::move(dialed.socket), true)) {
+      !server_leg_.open(std::move(dialed.socket), !dialed.connected)) {
     dial_failed(DialReason::Resources);
     co_return false;
   }
-  // Inside one host the connect has ended already: the next turn of the loop says so together with
-  // what the client has sent. If it failed, the event brought the error.
-  connecting_ = true;
-  arm(options_.connect_timeout, DialReason::Timeout);
-  co_await server_leg_.until_writable();
-  disarm();
-  connecting_ = false;
-  if (end_ != End::None) co_return false;
+  if (dialed.connected) {
+    server_error_ = *dialed.connected;
+  } else {
+    // If it fails, the event brings the error.
+    connecting_ = true;
+    arm(options_.connect_timeout, DialReason::Timeout);
+    co_await server_leg_.until_writable();
+    disarm();
+    connecting_ = false;
+    if (end_ != End::None) co_return false;
+  }
   const int errnum = server_error_;
   if (errnum == ECONNRESET || errnum == EPIPE) {
     // A refused connect is ECONNREFUSED. These two mean that the server took it and then reset it.

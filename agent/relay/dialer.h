@@ -64,6 +64,8 @@ struct Dialed {
   std::uint64_t netns_cookie = 0;  // of the namespace the socket was made in
   std::shared_ptr<const ConnectionInfo> info;
   bool has_options = false;  // has TCP_NODELAY, and needs no keep-alive or has it
+  std::optional<int> connected = std::nullopt;  // connect(2) has ended: 0 or its errno
+  bool holds_ack = false;  // the server waits for the handshake's last ACK, which waits for data
   // A mesh leg: either to be secured, or one that carried a connection before.
   std::unique_ptr<SecureLeg> secure = nullptr;
   std::unique_ptr<ktls::Stream> stream = nullptr;

@@ -133,6 +133,11 @@ void Leg::shutdown_write() {
   if (fd_) (void)::shutdown(fd_.get(), SHUT_WR);
 }
 
+void Leg::acknowledge() {
+  const int on = 1;
+  if (fd_) (void)::setsockopt(fd_.get(), IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+}
+
 void Leg::close() { fd_.reset(); }
 
 void Leg::abort() {

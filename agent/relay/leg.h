@@ -63,6 +63,8 @@ class Leg final : public EventSink {
 
   // Somebody else (the handshake) read or wrote until the socket would have blocked.
   void read_blocked() { readable_ = false; }
+  // Something may be there of which no event has told yet.
+  void try_read() { readable_ = true; }
   void write_blocked() { writable_ = false; }
 
   // The end of our direction. On a TLS leg Blocked means: again when writable. `reusable` ends the
@@ -75,8 +77,9 @@ class Leg final : public EventSink {
   Status resume();
   // The socket and what secures it, out of the worker's set; the leg is closed then.
   std::pair<UniqueFd, std::unique_ptr<ktls::Stream>> detach();
-  void close();  // orderly: what was written still goes out
-  void abort();  // RST
+  void acknowledge();  // at once what waits for data to go with
+  void close();        // orderly: what was written still goes out
+  void abort();        // RST
   [[nodiscard]] bool is_open() const { return fd_.valid(); }
   [[nodiscard]] int fd() const { return fd_.get(); }  // for socket options only
   [[nodiscard]] bool readable() const { return readable_ || (stream_ && stream_->buffered()); }

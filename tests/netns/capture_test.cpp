@@ -225,6 +225,22 @@ TEST_F(Capture, HalfCloseGreetingAndResetThroughTheRelay) {
   EXPECT_EQ(wait_events(echo, "close", 1)[0]["end"], "ECONNRESET");
 }
 
+// The last ACK of the leg's handshake waits for the client's first bytes, but not if there are
+// none: the kernel would send it after 200 ms.
+TEST_F(Capture, AServerThatSpeaksFirstIsNotKeptWaiting) {
+  Process greeter = start_server(*server_, {"greeter", "--port", "8081", "--text", "hi\n"});
+  const std::string script =
+      "import socket, sys, time\n"
+      "def once():\n"
+      "    begin = time.monotonic()\n"
+      "    with socket.create_connection((sys.argv[1], 80)) as s: assert s.recv(3)\n"
+      "    return time.monotonic() - begin\n"
+      "print(min(once() for _ in range(10)))\n";
+  const RunResult result = client_->run({"/usr/bin/python3", "-c", script, vip4("relayed")});
+  ASSERT_TRUE(result.ok()) << result.describe();
+  EXPECT_LT(std::stod(result.out), 0.15);
+}
+
 TEST_F(Capture, NobodyListensIsRefusedAndCountedAsFailed) {
   expect_not_denied(
       [&] { EXPECT_EQ(run_client(*client_, vip4("web"), 80)["errno"], "ECONNREFUSED"); });

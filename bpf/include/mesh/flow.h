@@ -66,6 +66,7 @@ struct mesh_admit {
 };
 
 #define MESH_TARGET_REMOTE (1u << 0) /* on another node: a mesh leg, never a plain one */
+#define MESH_TARGET_HTTP (1u << 1)   /* the service speaks HTTP/1: the server's socket sniffs */
 
 /* mesh_relay_in: (netns, source address, source port) of a captured client -> where it wanted to
  * go. */
