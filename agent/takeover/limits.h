@@ -9,8 +9,9 @@ namespace mesh::takeover {
 
 // For one answer or one frame, from either side.
 inline constexpr std::chrono::milliseconds kAnswer{10'000};
-// The successor loads its programs: seconds where the verifier is emulated.
-inline constexpr std::chrono::milliseconds kPrepare{120'000};
+// The successor loads its programs, which is minutes where the verifier is emulated beside other
+// load. Nothing is held up by it.
+inline constexpr std::chrono::milliseconds kPrepare{300'000};
 // Meanwhile nobody is enrolled and no catalog applied: the successor finds workloads, reads the
 // catalog and gets its identities.
 inline constexpr std::chrono::milliseconds kFrozen{30'000};

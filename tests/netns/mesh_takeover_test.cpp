@@ -27,11 +27,11 @@ class MeshTakeover : public TwoNodes {
     const std::string to = vip4("web");
     // Few: in an emulated guest each handshake takes its time, and has a limit.
     load_.emplace(client_->spawn(peer({"load", std::to_string(count_), "--to", to, "--port", "80",
-                                       "--interval", "50", "--timeout", "60000"}),
+                                       "--interval", "500", "--timeout", "60000"}),
                                  /*stdin_pipe=*/true));
     (void)wait_events(*load_, "holding", 1, 120s);
     for (auto* agent : {&*agent_a_, &*agent_b_}) {
-      const ExitStatus old = agent->take_over(120s);
+      const ExitStatus old = agent->take_over(240s);
       EXPECT_TRUE(old.ok()) << old.to_string();
       EXPECT_GE(metric(*agent, "mesh_relay_taken_over_total"), count_);
     }

@@ -76,7 +76,7 @@ class Takeover : public TwoNodes {
                                        "80",   "--timeout",           "60000"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     loads_.push_back(client_->spawn(peer(arguments), /*stdin_pipe=*/true));
-    (void)wait_events(loads_.back(), "holding", 1, 60s);
+    (void)wait_events(loads_.back(), "holding", 1, long_form() ? 240s : 60s);
   }
   // All of them end well: no reset, nobody refused, no byte lost or said twice.
   void expect_loads_end_well() {
@@ -109,7 +109,7 @@ class Takeover : public TwoNodes {
 TEST_F(Takeover, OpenConnectionsGoOnAndNobodyIsRefused) {
   start_all();
   const unsigned count = long_form() ? 1000 : 200;
-  const std::string pause = std::to_string(count / 10);
+  const std::string pause = std::to_string(count / 2);
   start_load(vip4("web"), count, {"--interval", pause, "--connects", "2"});
   start_load(vip6("web"), 10, {"--interval", pause, "--connects", "1"});
   start_load(vip4("near"), count, {"--interval", pause, "--connects", "2"});
