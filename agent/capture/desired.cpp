@@ -32,6 +32,28 @@ Address first_of(const std::vector<Address>& addresses, bool v4) {
 // A look-up by name for each of 100,000 instances would be most of the work.
 using LabelOf = std::unordered_map<const catalog::Service*, std::uint32_t>;
 
+// For the addresses of one workload: which services it has, if they are several.
+void add_residents(Desired& desired, std::span<const Address> addresses,
+                   const catalog::Catalog& catalog, const LabelOf& labels) {
+  // Nearly always there is one, and then nothing to list.
+  std::vector<const catalog::Service*> all;
+  for (const auto& address : addresses)
+    for (const auto* service : catalog.services_at(address)) all.push_back(service);
+  if (all.size() < 2) return;
+  std::sort(all.begin(), all.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  if (all.size() < 2) return;
+  mesh_residents residents{};
+  for (const auto* service : all) {
+    if (residents.count < MESH_RESIDENTS) residents.service[residents.count] = labels.at(service);
+    ++residents.count;
+  }
+  for (const auto& address : addresses)
+    desired.residents.insert_or_assign(to_abi(address), residents);
+}
+
+using Endpoints = std::unordered_map<const catalog::Instance*, mesh_endpoint>;
+
 // A dual-stack workload of another node is not known as one: an endpoint has the address it was
 // registered with. The relay changes families.
 void add_remote(Desired& desired, DesiredService& service, std::uint32_t label,

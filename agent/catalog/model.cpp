@@ -64,8 +64,8 @@ Catalog::Catalog(Services services, Nodes nodes)
 }
 
 Catalog::Catalog(const Catalog& before, std::vector<ServiceChange> changes,
-                 std::shared_ptr<const Nodes> nodes)
-    : nodes_(std::move(nodes)) {
+                 std::shared_ptr<const Nodes> nodes, std::shared_ptr<const config::Entries> entries)
+    : nodes_(std::move(nodes)), entries_(entries ? std::move(entries) : before.entries_) {
   std::sort(changes.begin(), changes.end(),
             [](const auto& a, const auto& b) { return a.name < b.name; });
   std::vector<ServicePtr> all;

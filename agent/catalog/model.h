@@ -152,9 +152,10 @@ class Catalog {
   // nodes overlap.
   explicit Catalog(Services services, Nodes nodes = {});
   // What differs from an earlier snapshot, under the same rules; each name once. Costs a copy of
-  // the indexes, nothing for each service that stays.
+  // the indexes, nothing for each service that stays. Null: the entries stay as they are.
   Catalog(const Catalog& before, std::vector<ServiceChange> changes,
-          std::shared_ptr<const Nodes> nodes);
+          std::shared_ptr<const Nodes> nodes,
+          std::shared_ptr<const config::Entries> entries = nullptr);
   Catalog(const Catalog&) = delete;  // the indexes point into what it holds
   Catalog& operator=(const Catalog&) = delete;
 

@@ -162,8 +162,10 @@ void Content::put(KeyValue kv) {
         bytes_ -= it->second.size();
         config_entries_.erase(it);
       }
+      entries_touched_ = true;
       if (kv.too_large || bytes_ + kv.value.size() > kMaxTotalBytes) {
         note(kv.key, fmt::format("the value has more than {} KiB", kMaxValueBytes >> 10));
+        config_entries_.emplace(entry, std::string());  // there, and not to be read
         return;
       }
       bytes_ += kv.value.size();
@@ -223,6 +225,7 @@ void Content::erase(const std::string& key) {
       if (entry == config_entries_.end()) return;
       bytes_ -= entry->second.size();
       config_entries_.erase(entry);
+      entries_touched_ = true;
       return;
     }
     case KeyName::Kind::Unknown:
@@ -440,6 +443,10 @@ void Content::want(std::string key, std::string value) {
 
 void Content::set_local(const catalog::Catalog& catalog) {
   foreign_local_ = 0;
+  if (!(catalog.entries() == *local_entries_)) {
+    local_entries_ = std::make_shared<const config::Entries>(catalog.entries());
+    entries_touched_ = true;
+  }
   std::map<std::string, std::string> wanted;
   if (own_node_) wanted.emplace(node_key(own_node_->name), node_value(*own_node_));
   std::set<std::pair<std::string, std::string>> present;

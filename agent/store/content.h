@@ -101,7 +101,7 @@ class Content {
   [[nodiscard]] ContentStats stats() const;
   // Sorted by key, at most `most`.
   [[nodiscard]] std::vector<Refusal> refusals(std::size_t most) const;
-  // kind/name -> text of config entries, as they are.
+  // kind/name -> text of config entries, as they are; build() reads them.
   [[nodiscard]] const std::map<std::string, std::string>& config_entries() const {
     return config_entries_;
   }
@@ -177,6 +177,7 @@ class Content {
   [[nodiscard]] const VipRecord* vip_of(const std::string& service) const;
   [[nodiscard]] const std::string* winner_of_case(const std::string& name) const;
   [[nodiscard]] static Revision first_of(const ServiceState& service);
+  void build_entries();
   catalog::ServicePtr build_service(ServiceState& service);
   std::shared_ptr<const catalog::Catalog::Nodes> build_nodes();
   [[nodiscard]] bool is_own(const KeyName& name) const;
@@ -205,6 +206,9 @@ class Content {
 
   std::set<std::string, std::less<>> touched_;  // services to build again
   bool nodes_touched_ = true;
+  bool entries_touched_ = true;
+  std::shared_ptr<const config::Entries> local_entries_ = std::make_shared<const config::Entries>();
+  std::shared_ptr<const config::Entries> entries_ = std::make_shared<const config::Entries>();
   std::shared_ptr<const catalog::Catalog> catalog_;
 };
 

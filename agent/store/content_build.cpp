@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/config/defaults.h"
+#include "agent/store/config_values.h"
 #include "agent/store/content.h"
 #include "agent/syntax/errors.h"
 
@@ -130,6 +132,15 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
     return nullptr;
   }
   auto built = std::make_shared<catalog::Service>(std::move(services.begin()->second));
+  // A value does not say whether it left the protocol out: tcp gives way to what holds for all.
+  const auto defaults = entries_->service_defaults.find(name);
+  if (defaults != entries_->service_defaults.end()) {
+    if (defaults->second.protocol) built->protocol = *defaults->second.protocol;
+    if (defaults->second.mutual_tls == config::MutualTlsMode::Strict)
+      built->flags.permissive = false;
+  }
+  if (built->protocol == catalog::Protocol::Tcp)
+    built->protocol = entries_->protocol_of(name).value_or(built->protocol);
   built->vip4 = vip->vip;
   auto bytes = options_.vip_cidr6.base().bytes();
   std::copy(vip->vip.bytes().begin() + 12, vip->vip.bytes().end(), bytes.begin() + 12);
@@ -201,9 +212,33 @@ std::shared_ptr<const catalog::Catalog::Nodes> Content::build_nodes() {
   return nodes;
 }
 
+// What they say of protocols is in the services, so all of those are looked at again.
+void Content::build_entries() {
+  if (!std::exchange(entries_touched_, false)) return;
+  const auto protocol_of = [this](std::string_view name) {
+    const auto at = services_.find(name);
+    if (at != services_.end())
+      for (const auto& [id, record] : at->second.records)
+        if (const auto* definition = record.definition()) return definition->protocol;
+    return entries_->protocol_of(name).value_or(config::defaults::kProtocol);
+  };
+  auto read = read_config_values(config_entries_, *local_entries_, *entries_, protocol_of);
+  for (const auto& [key, text] : config_entries_) {
+    const auto refused = read.refused.find(key);
+    if (refused != read.refused.end() && !text.empty())
+      note("config/" + key, refused->second);
+    else if (!text.empty())
+      refused_.erase("config/" + key);
+  }
+  if (*read.entries == *entries_) return;
+  entries_ = std::move(read.entries);
+  for (const auto& [name, service] : services_) touch_name(name);
+}
+
 std::shared_ptr<const catalog::Catalog> Content::build() {
   if (!loaded_) return nullptr;
-  if (catalog_ && touched_.empty() && !nodes_touched_) return catalog_;
+  if (catalog_ && touched_.empty() && !nodes_touched_ && !entries_touched_) return catalog_;
+  build_entries();
   static const catalog::Catalog kEmpty;
   const catalog::Catalog& before = catalog_ ? *catalog_ : kEmpty;
   std::map<std::string, catalog::ServicePtr> changed;
@@ -234,8 +269,10 @@ std::shared_ptr<const catalog::Catalog> Content::build() {
     auto built = build_nodes();
     if (!(*built == *nodes)) nodes = std::move(built);
   }
-  if (!catalog_ || !changes.empty() || nodes != before.shared_nodes())
-    catalog_ = std::make_shared<const catalog::Catalog>(before, std::move(changes), nodes);
+  if (!catalog_ || !changes.empty() || nodes != before.shared_nodes() ||
+      !(before.entries() == *entries_))
+    catalog_ =
+        std::make_shared<const catalog::Catalog>(before, std::move(changes), nodes, entries_);
   return catalog_;
 }
 

@@ -38,7 +38,7 @@ class TargetsTest : public testing::Test {
     services_[name].name = name;
     const catalog::Catalog catalog(services_, nodes_,
                                    std::make_shared<const config::Entries>(entries_));
-    const Targets targets(catalog, "dc1", [&](const catalog::Instance& instance) {
+    const Targets targets(catalog, "dc1", [&](const catalog::Instance& instance, bool) {
       return !down_.contains(instance.id);
     });
     const auto active = targets.of(*catalog.find(name));
