@@ -57,12 +57,17 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
       datapath_.restored_pins());
 
   workload::Counters w;
+  std::size_t missing_listeners = 0;
   capture::Revoker::Counts revoked;
   {
     std::lock_guard lock(mutex_);
     w = workloads_;
+    missing_listeners = missing_listeners_;
     revoked = revoked_;
   }
+  one(out, "mesh_relay_listeners_missing",
+      "Listeners in pods that could not be opened and are tried again.", Type::Gauge,
+      missing_listeners);
   using Revoker = capture::Revoker;
   out.family("mesh_revoked_connections_total",
              "Open connections that were ended because they are not allowed any more.",

@@ -17,10 +17,12 @@ class AgentCollector final : public metrics::Collector {
   AgentCollector(const relay::Pool& relay, const bpf::Datapath& datapath)
       : relay_(relay), datapath_(datapath) {}
 
-  // Control thread: discovery's counters live there, the collection does not.
-  void update(const workload::Counters& workloads, const capture::Revoker::Counts& revoked) {
+  // Control thread: discovery, workloads and revocation live there, the collection does not.
+  void update(const workload::Counters& workloads, std::size_t missing_listeners,
+              const capture::Revoker::Counts& revoked) {
     std::lock_guard lock(mutex_);
     workloads_ = workloads;
+    missing_listeners_ = missing_listeners;
     revoked_ = revoked;
   }
 
@@ -32,6 +34,7 @@ class AgentCollector final : public metrics::Collector {
   const bpf::Datapath& datapath_;
   std::mutex mutex_;
   workload::Counters workloads_;
+  std::size_t missing_listeners_ = 0;
   capture::Revoker::Counts revoked_;
 };
 

@@ -10,6 +10,8 @@ namespace mesh {
 inline constexpr const char* kVipCidr4 = "240.0.0.0/4";
 
 Status require_privileges();
+// Without --node-cidr: the ranges that the catalog's files give the node --node-name.
+Status find_node_cidrs(Options& options);
 
 // Blocks until SIGTERM or SIGINT. The result is the process's exit code; errors have been logged.
 int run_agent(const Options& options);

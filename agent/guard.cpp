@@ -8,6 +8,7 @@
 #include "agent/base/netns.h"
 #include "agent/bpf/datapath.h"
 #include "agent/capture/desired.h"
+#include "agent/catalog/own_node.h"
 
 namespace mesh {
 
@@ -20,8 +21,28 @@ Status require_privileges() {
   return {};
 }
 
-int run_guard(const Options& options) {
+// What pods are, from the catalog if nobody said it: an agent has to know before it attaches.
+Status find_node_cidrs(Options& options) {
+  if (!options.node_cidrs.empty() || options.config_dir.empty()) return {};
+  auto ranges = catalog::ranges_of_node(options.config_dir, options.node_name);
+  if (!ranges)
+    return context(std::move(ranges).error(), "find this node's ranges, without --node-cidr");
+  std::vector<std::string> texts;
+  for (const auto& cidr : *ranges) texts.push_back(cidr.to_string());
+  MESH_TRY(set_node_cidrs(options, std::move(*ranges), "cidrs of node " + options.node_name),
+           "without --node-cidr");
+  log::info("pods of this node are those in {}, as the catalog has it for node {}",
+            fmt::join(texts, " "), options.node_name);
+  return {};
+}
+
+int run_guard(const Options& given) {
+  Options options = given;
   const auto guard = [&]() -> Status {
+    if (auto status = find_node_cidrs(options); !status) {
+      if (options.mesh_cidrs.empty()) return status;
+      log::warn("only --mesh-cidr is guarded: {}", status.error().what);
+    }
     MESH_TRY(require_privileges(), "guard");
     auto programs = bpf::Programs::open(
         {options.pin_dir, options.cgroup_root, /*disable_tracing=*/options.disable_tracing});

@@ -32,6 +32,8 @@ int main(int argc, char** argv) {
       return mesh::admin::run_client(*options);
     case mesh::Command::Ca:
       return mesh::identity::run_ca_command(options->ca);
+    case mesh::Command::Intention:
+      return mesh::admin::run_intention(*options);
     case mesh::Command::Catalog:
       return mesh::catalog::run_catalog_command(options->catalog);
     case mesh::Command::Version:

@@ -165,6 +165,9 @@ Status convert(const Texts& texts, Options& options) {
         "--debug-listen: {} is not a loopback address; the debug pages are for this node only",
         debug->to_string());
   options.debug_listen = *debug;
+  auto domain = dns::check_domain(options.dns_domain);
+  if (!domain) return context(std::move(domain).error(), "--dns-domain");
+  options.dns_domain = *domain;
   if (auto status = convert_store(texts, options); !status) return status;
   options.drain_timeout = std::chrono::seconds(texts.drain_seconds);
   options.leaf_ttl = std::chrono::seconds(texts.leaf_ttl_seconds);
@@ -204,6 +207,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   options.admin_socket = "/run/mesh-agent/agent.sock";
   options.log_level = "info";
   options.datacenter = "dc1";
+  options.dns_domain = "consul";
   options.store_prefix = "mesh-agent/";
 
   CLI::App app{kDescription, "mesh-agent"};
@@ -373,6 +377,8 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& e) {
     return tl::unexpected(Exit{app.exit(e)});
   }
+  for (int i = 1; i < argc; ++i)
+    options.offline |= std::string_view(argv[i]).starts_with("--config-dir");
   options.catalog.directory = options.config_dir;
   auto status = convert(texts, options);
   // The guard can do with what is the mesh's.

@@ -11,6 +11,7 @@
 #include "agent/base/log.h"
 #include "agent/catalog/commands.h"
 #include "agent/identity/ca_commands.h"
+#include "agent/policy/policy.h"
 #include "agent/store/address.h"
 
 namespace mesh {
@@ -25,6 +26,7 @@ enum class Command {
   Check,
   Debug,
   Ca,
+  Intention,
   Catalog,  // config, service
   Version
 };
@@ -50,6 +52,8 @@ struct Options {
   std::string identity_dir;  // of the built-in CA's node; empty: none
   std::string svid_dir;      // PEM files instead; empty: none
   std::string datacenter;
+  std::string dns_domain;
+  bool disable_dns = false;
   policy::Verdict default_policy = policy::Verdict::Allow;
   std::chrono::seconds leaf_ttl{};
   bool disable_kernel_tls = false;

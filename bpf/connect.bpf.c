@@ -5,7 +5,7 @@
  * sockops, which knows the source port.
  */
 #include "maps.h"
-#include "lib/addr.h"
+#include "lib/dns.h"
 #include "lib/policy.h"
 
 #define MESH_GENERATION_GONE (-1) /* the endpoints were replaced between two look-ups */
@@ -25,8 +25,7 @@ struct choice {
 	__u16 port;
 	__u16 asked_port;
 	__u16 passthrough;
-	__u16 remote;	 /* on another node: by the relay or not at all */
-	__u32 unclaimed; /* a workload's port that no service has: `service` is its identity */
+	__u16 remote; /* on another node: by the relay or not at all */
 };
 
 #define USE_V4 1u
@@ -121,7 +120,6 @@ static __always_inline int choose_workload(struct choice *c, const struct mesh_a
 	port = bpf_map_lookup_elem(&mesh_ports, &key);
 	c->service = port ? port->service : owner->label;
 	c->flags = port ? port->flags : 0;
-	c->unclaimed = !port;
 	return 0;
 }
 
@@ -199,13 +197,55 @@ static __always_inline int bind_leg(struct bpf_sock_addr *ctx, int family)
 }
 
 /*
+ * The port that the questions of a UDP socket will come from: the agent must know it, and a
+ * connected socket passes no hook when it sends. 0: it has none and cannot be given one.
+ */
+static __always_inline __u16 dns_source_port(struct bpf_sock_addr *ctx, int family)
+{
+	__u16 port = ctx->sk->src_port;
+
+	for (int i = 0; !port && i < 4; i++) {
+		__u16 wanted = DNS_PORT_FIRST + bpf_get_prandom_u32() % DNS_PORT_COUNT;
+		struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = bpf_htons(wanted)};
+		struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = bpf_htons(wanted)};
+		int failed = family == AF_INET ? bpf_bind(ctx, (void *)&v4, sizeof(v4))
+					       : bpf_bind(ctx, (void *)&v6, sizeof(v6));
+
+		if (!failed)
+			port = wanted;
+	}
+	return port;
+}
+
+/* A UDP socket that connects to a resolver: 1, its questions go to the agent now. */
+static __always_inline int dns_connect(struct bpf_sock_addr *ctx, int family,
+				       const struct choice *c)
+{
+	int v4 = mesh_addr_is_v4(&c->asked);
+	struct mesh_addr loopback;
+	__u16 port;
+
+	if (!dns_is_resolver(&c->asked, c->asked_port) || !dns_can_be_captured(ctx, v4, 1)) {
+		if (bpf_sk_storage_get(&mesh_dns_socks, ctx->sk, 0, 0))
+			bpf_sk_storage_delete(&mesh_dns_socks, ctx->sk);
+		return 0;
+	}
+	port = dns_source_port(ctx, family);
+	if (!port || dns_note(ctx, &c->asked, port))
+		return 0;
+	loopback = sock_addr_loopback(v4);
+	sock_addr_set(ctx, family, &loopback, MESH_PORT_DNS);
+	return 1;
+}
+
+/*
  * The last word before the application of a leg's server has a connection: the client's own connect
  * may have been decided on another node, or a moment ago.
  */
 static __always_inline int admit_leg(struct bpf_sock_addr *ctx, int family,
 				     const struct mesh_sock *s)
 {
-	struct mesh_addr to = connect_dst(ctx, family);
+	struct mesh_addr to = sock_addr_get(ctx, family);
 	struct mesh_addr client = s->peer_addr;
 	__u32 source = s->series.source;
 	struct mesh_addr_owner *owner = bpf_map_lookup_elem(&mesh_addrs, &to);
@@ -222,17 +262,17 @@ static __always_inline int admit_leg(struct bpf_sock_addr *ctx, int family,
 	return 0;
 }
 
-/* By identity, whichever of its addresses was dialled. A workload may always talk to itself. */
+/*
+ * By what answers at the endpoint, as the server's side will see it: the same for its VIP, its
+ * addresses and a service that leads there. A workload may always talk to itself.
+ */
 static __always_inline int policy_allows(const struct choice *c, __u32 source, __u64 netns)
 {
-	struct mesh_addr_owner *owner;
 	struct mesh_addr to = c->addr;
+	struct mesh_addr_owner *owner = bpf_map_lookup_elem(&mesh_addrs, &to);
 
-	if (c->unclaimed ? policy_allows_workload(&to, c->service, source)
-			 : mesh_policy_allows(c->service, source))
-		return 1;
-	owner = bpf_map_lookup_elem(&mesh_addrs, &to);
-	return owner && owner->netns == netns;
+	return policy_allows_at(&to, c->port, owner ? owner->label : c->service, source) ||
+	       (owner && owner->netns == netns);
 }
 
 static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
@@ -249,7 +289,7 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
 	if (s && (s->flags & MESH_SOCK_AGENT))
 		return s->flags & MESH_SOCK_LEG ? admit_leg(ctx, family, s) : 1;
-	c.asked = connect_dst(ctx, family);
+	c.asked = sock_addr_get(ctx, family);
 	c.asked_port = bpf_ntohs(ctx->user_port);
 	if (ctx->protocol != IPPROTO_TCP) {
 		if (ctx->protocol == IPPROTO_UDP && dns_connect(ctx, family, &c))

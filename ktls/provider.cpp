@@ -75,8 +75,10 @@ int start(const OSSL_CORE_HANDLE*, const OSSL_DISPATCH*, const OSSL_DISPATCH** o
 Status load_provider() {
   static const Status loaded = []() -> Status {
     MESH_TRY(find_x25519(), "load our OpenSSL provider");
+    // Kept as long as the process lives: contexts may use it until the end.
+    static OSSL_PROVIDER* provider = nullptr;
     if (OSSL_PROVIDER_add_builtin(nullptr, kName, &start) != 1 ||
-        OSSL_PROVIDER_load(nullptr, kName) == nullptr)
+        (provider = OSSL_PROVIDER_load(nullptr, kName)) == nullptr)
       return fail_ossl("load our OpenSSL provider");
     return {};
   }();

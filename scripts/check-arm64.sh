@@ -26,7 +26,7 @@ done
 ((setup == 0)) || scripts/setup.sh --long
 
 # What CMakeLists.txt asks for, of Debian's arm64 packages.
-readonly LIBRARIES=libc6-dev,libstdc++-12-dev,libbpf-dev,libssl-dev,libboost1.81-dev,libcli11-dev,nlohmann-json3-dev,libspdlog-dev,libfmt-dev,libexpected-dev,libre2-dev,libgtest-dev,libgmock-dev,libbenchmark-dev,libyaml-cpp-dev,libnghttp2-dev
+readonly LIBRARIES=libc6-dev,libstdc++-12-dev,libbpf-dev,libldns-dev,libssl-dev,libboost1.81-dev,libcli11-dev,nlohmann-json3-dev,libspdlog-dev,libfmt-dev,libexpected-dev,libre2-dev,libgtest-dev,libgmock-dev,libbenchmark-dev,libyaml-cpp-dev,libnghttp2-dev
 
 sysroot=$dir/sysroot
 if [[ "$(cat "$dir/libraries" 2>/dev/null || true)" != "$LIBRARIES" ]]; then

@@ -21,8 +21,8 @@ fi
 readonly -A MAY_INCLUDE=(
   ['bpf/(bpf|libbpf)\.h']='agent/bpf'
   ['openssl/']='ktls agent/identity'
-  ['boost/asio/ssl']='agent/store'
-  ['boost/beast']='metrics agent/l7 agent/catalog agent/admin agent/store'
+  ['boost/asio/ssl']='agent/health agent/store'
+  ['boost/beast']='metrics agent/l7 agent/catalog agent/admin agent/health agent/store'
 )
 
 bad=0

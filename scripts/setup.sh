@@ -13,7 +13,7 @@ PACKAGES=(
   ca-certificates git g++ clang-14 libclang-rt-14-dev cmake ninja-build ccache pkg-config bpftool
   # Build: libraries.
   libc6-dev libbpf-dev libssl-dev libboost1.81-dev libcli11-dev nlohmann-json3-dev libspdlog-dev
-  libfmt-dev libexpected-dev libre2-dev libyaml-cpp-dev libgtest-dev libgmock-dev
+  libfmt-dev libexpected-dev libldns-dev libnghttp2-dev libre2-dev libyaml-cpp-dev libgtest-dev libgmock-dev
   libbenchmark-dev
   # Checks.
   shellcheck clang-format-14
@@ -21,7 +21,7 @@ PACKAGES=(
   iproute2 iputils-ping nftables iptables tcpdump procps psmisc util-linux openssl
   # Tests and bench: real programs as peers.
   curl nginx libnginx-mod-stream redis-server redis-tools haproxy wrk apache2-utils iperf3 nghttp2-client
-  prometheus python3 python3-grpcio python3-yaml netcat-openbsd postgresql
+  prometheus dnsmasq-base bind9-dnsutils python3 python3-grpcio python3-yaml netcat-openbsd postgresql
   # Tests: what others see of a mesh leg, and a clock that is wrong.
   tshark faketime
   # Tests: the store of many nodes.

@@ -131,6 +131,10 @@ json status_report(const ReportSources& s) {
   for (const auto& program : s.datapath.programs().verified())
     programs.push_back(
         {{"name", program.name}, {"verified_instructions", program.verified_instructions}});
+  json intentions;  // null before the first catalog
+  if (const auto policy = s.controller.policy())
+    intentions = {{"default", to_string(policy->policy().default_verdict())},
+                  {"count", policy->policy().intentions().size()}};
   const auto accel = s.datapath.accel();
   const auto relay = s.relay.counters();
   return {{"version", MESH_VERSION},

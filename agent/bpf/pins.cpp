@@ -105,6 +105,7 @@ Result<Pins> Pins::open(const fs::path& dir, UniqueFd lock) {
           dir.string(), name, version_name(), dir.string());
 
   Pins pins;
+  pins.dir_ = dir;
   pins.lock_ = std::move(lock);
   fs::path root = dir / version_name();
   pins.maps_ = root / "maps";

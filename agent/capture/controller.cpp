@@ -87,6 +87,7 @@ Status Controller::start() {
   if (!cookie) return context(std::move(cookie).error(), "own network namespace");
   MESH_TRY(datapath_.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
            "namespaces");
+  if (options_.dns != nullptr) options_.dns->seed();
   // Nobody may talk to anybody before this; what an earlier agent put in force stays until the
   // first catalog.
   if (!datapath_.policy.current())

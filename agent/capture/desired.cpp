@@ -2,6 +2,7 @@
 #include "agent/capture/desired.h"
 
 #include <algorithm>
+#include <span>
 #include <unordered_map>
 
 #include "agent/bpf/abi_convert.h"
@@ -56,19 +57,64 @@ using Endpoints = std::unordered_map<const catalog::Instance*, mesh_endpoint>;
 
 // A dual-stack workload of another node is not known as one: an endpoint has the address it was
 // registered with. The relay changes families.
-void add_remote(Desired& desired, DesiredService& service, std::uint32_t label,
-                const catalog::Instance& instance, const catalog::Catalog& catalog,
-                const LabelOf& labels) {
+mesh_endpoint add_remote(Desired& desired, const mesh_port& port, const catalog::Instance& instance,
+                         const catalog::Catalog& catalog, const LabelOf& labels) {
   const mesh_addr address = to_abi(instance.address);
   mesh_endpoint endpoint{};
   (instance.address.is_v4() ? endpoint.addr4 : endpoint.addr6) = address;
   endpoint.port = instance.port;
   endpoint.flags = MESH_ENDPOINT_REMOTE;
-  service.endpoints.push_back(endpoint);
   const auto* identity = catalog.identity_of({&instance.address, 1});
   desired.addrs.emplace(address, mesh_addr_owner{0, MESH_ADDR_REMOTE, labels.at(identity)});
-  desired.ports.insert_or_assign(mesh_port_key{address, instance.port, 0},
-                                 mesh_port{label, service.flags});
+  desired.ports.insert_or_assign(mesh_port_key{address, instance.port, 0}, port);
+  add_residents(desired, {&instance.address, 1}, catalog, labels);
+  return endpoint;
+}
+
+mesh_endpoint add_local(Desired& desired, const mesh_port& port, const catalog::Service& service,
+                        const catalog::Instance& instance, const std::vector<Address>& addresses,
+                        const catalog::Catalog& catalog) {
+  const bool v4 = instance.address.is_v4();
+  mesh_endpoint endpoint{};
+  // The other family's address, unless another service has this port there.
+  Address other = first_of(addresses, !v4);
+  const auto* there = catalog.service_at({other, instance.port});
+  if (there != nullptr && there != &service) other = {};
+  endpoint.addr4 = to_abi(v4 ? instance.address : other);
+  endpoint.addr6 = to_abi(v4 ? other : instance.address);
+  endpoint.port = instance.port;
+  // The port answers for the service on every address of the workload, unless another service
+  // claims it there.
+  for (const auto& address : addresses) {
+    const auto* owner = catalog.service_at({address, instance.port});
+    if (owner != nullptr && owner != &service) continue;
+    desired.ports.insert_or_assign(mesh_port_key{to_abi(address), instance.port, 0}, port);
+  }
+  return endpoint;
+}
+
+// Registers the addresses and ports of all instances that can be reached.
+Endpoints place_instances(Desired& desired, const NodeState& node, const Placement& placement,
+                          const catalog::Catalog& catalog, const LabelOf& labels) {
+  Endpoints endpoints;
+  for (const auto& [name, service] : catalog.services()) {
+    const mesh_port port{labels.at(&service), flags_of(service, node.sockmap_available)};
+    for (const auto& instance : service.instances) {
+      switch (placement.of(instance.address)) {
+        case Place::Unreachable:
+          break;
+        case Place::Remote:
+          endpoints.emplace(&instance, add_remote(desired, port, instance, catalog, labels));
+          break;
+        case Place::Local:
+          endpoints.emplace(&instance,
+                            add_local(desired, port, service, instance,
+                                      placement.holder(instance.address)->addresses, catalog));
+          break;
+      }
+    }
+  }
+  return endpoints;
 }
 
 }  // namespace
@@ -157,10 +203,10 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
     for (const auto& address : workload.addresses)
       desired.addrs.insert_or_assign(to_abi(address),
                                      mesh_addr_owner{workload.cookie, MESH_ADDR_WORKLOAD, label});
-    add_residents(desired, workload.addresses, catalog, labels);
+    add_residents(desired, workload.addresses, catalog, label_of);
   }
 
-  const auto placed = place_instances(desired, node, placement, catalog, labels);
+  const auto placed = place_instances(desired, node, placement, catalog, label_of);
   const auto status_of = [&](const catalog::Instance& instance) {
     const auto it = node.health.find(instance.id);
     return it == node.health.end() ? catalog::CheckStatus::Passing : it->second;
@@ -168,44 +214,30 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
   const auto reachable = [&](const catalog::Instance& instance) {
     return placed.find(&instance) != placed.end();
   };
-  const Targets targets(catalog, node.datacenter, [&](const catalog::Instance& instance) {
-    return reachable(instance) && status_of(instance) != catalog::CheckStatus::Critical;
-  });
-  const Targets panic(catalog, node.datacenter, reachable);
+  const Targets targets(
+      catalog, node.datacenter, [&](const catalog::Instance& instance, bool only_passing) {
+        return reachable(instance) &&
+               status_of(instance) <
+                   (only_passing ? catalog::CheckStatus::Warning : catalog::CheckStatus::Critical);
+      });
+  const Targets panic(catalog, node.datacenter,
+                      [&](const catalog::Instance& instance, bool) { return reachable(instance); });
   for (const auto& [name, service] : catalog.services()) {
     const std::uint32_t label = label_of.at(&service);
     DesiredService& out = desired.services[label];
     desired.vips.emplace(to_abi(service.vip4), label);
     desired.vips.emplace(to_abi(service.vip6), label);
-    for (const auto& instance : service.instances) {
-      switch (placement.of(instance.address)) {
-        case Place::Unreachable:
-          continue;
-        case Place::Remote:
-          add_remote(desired, out, label, instance, catalog, label_of);
-          continue;
-        case Place::Local:
-          break;
-      }
-      const auto& addresses = placement.holder(instance.address)->addresses;
-      const bool v4 = instance.address.is_v4();
-      mesh_endpoint endpoint{};
-      // The other family's address, unless another service has this port there.
-      Address other = first_of(addresses, !v4);
-      const auto* there = catalog.service_at({other, instance.port});
-      if (there != nullptr && there != &service) other = {};
-      endpoint.addr4 = to_abi(v4 ? instance.address : other);
-      endpoint.addr6 = to_abi(v4 ? other : instance.address);
-      endpoint.port = instance.port;
-      out.endpoints.push_back(endpoint);
-      // The port answers for the service on every address of the workload, unless another service
-      // claims it there.
-      for (const auto& address : addresses) {
-        const auto* owner = catalog.service_at({address, instance.port});
-        if (owner != nullptr && owner != &service) continue;
-        desired.ports.insert_or_assign(mesh_port_key{to_abi(address), instance.port, 0},
-                                       mesh_port{label, out.flags});
-      }
+    auto active = targets.of(service);
+    if (active.instances.empty()) active = panic.of(service);
+    // How connections are treated is up to those who take them.
+    out.flags =
+        flags_of(active.service != nullptr ? *active.service : service, node.sockmap_available);
+    std::vector<std::uint16_t> weights;
+    weights.reserve(active.instances.size());
+    for (const auto* instance : active.instances) {
+      const bool warning = status_of(*instance) == catalog::CheckStatus::Warning;
+      const auto weight = warning ? instance->weights.warning : instance->weights.passing;
+      weights.push_back(std::max<std::uint16_t>(1, weight));
     }
     for (const auto i : weighted_order(weights))
       out.endpoints.push_back(placed.at(active.instances[i]));

@@ -27,7 +27,7 @@ ActiveTarget Targets::instances_of(const config::ChainTarget& target) const {
   if (out.service == nullptr) return out;
   const auto* subset = config::subset_of(catalog_.entries(), target);
   for (const auto& instance : out.service->instances) {
-    if (!usable_(instance)) continue;
+    if (!usable_(instance, subset != nullptr && subset->only_passing)) continue;
     if (subset != nullptr && subset->compiled &&
         !belongs(*subset->compiled, *out.service, instance))
       continue;
@@ -45,6 +45,8 @@ bool Targets::belongs(const config::Filter& filter, const catalog::Service& serv
   subject.port = instance.port;
   subject.tags = instance.tags;
   subject.meta = &instance.meta;
+  subject.weight_passing = instance.weights.passing;
+  subject.weight_warning = instance.weights.warning;
   subject.datacenter = datacenter_;
   if (const auto* node = catalog_.node_of(instance.address)) {
     subject.node = node->name;

@@ -24,7 +24,8 @@ struct ActiveTarget {
 class Targets {
  public:
   // Whether an instance can take connections: all that a target needs to know of places and health.
-  using Usable = std::function<bool(const catalog::Instance&)>;
+  // `only_passing`: its subset does not take a warning for healthy.
+  using Usable = std::function<bool(const catalog::Instance&, bool only_passing)>;
 
   // The catalog must outlive it.
   Targets(const catalog::Catalog& catalog, std::string datacenter, Usable usable)

@@ -46,6 +46,11 @@ nlohmann::ordered_json to_json(const Value& value) {
   return nullptr;
 }
 
+// Does not throw, whatever bytes escapes have made.
+std::string to_text(const nlohmann::ordered_json& json, int indent) {
+  return json.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 // A text from standard input has no name to tell its syntax by.
 Format format_of(const GivenText& given) {
   if (auto format = syntax::format_of(given.name)) return *format;
@@ -213,7 +218,7 @@ Edited DirectoryEditor::list_entries(std::optional<config::Kind> kind) const {
 Edited DirectoryEditor::read_entry(config::Kind kind, std::string_view name) const {
   for (const auto& file : scan())
     for (const auto& definition : file.entries)
-      if (is(definition, kind, name)) return to_json(*definition.document).dump(4);
+      if (is(definition, kind, name)) return to_text(to_json(*definition.document), 4);
   return refuse(directory_, fmt::format("there is no {}", label(kind, name)));
 }
 
@@ -286,8 +291,8 @@ Edited DirectoryEditor::register_services(const GivenText& given) {
   ErrorList errors;
   ErrorList warnings;
   Definitions all;
-  for (const auto& document : *documents)
-    read_service_definitions(given.name, document, all, errors);
+  syntax::Decoder decoder(given.name, errors, warnings);
+  for (const auto& document : *documents) read_service_definitions(document, decoder, all);
   if (!errors.empty()) return tl::unexpected(errors.take());
   if (!all.nodes.empty()) return refuse(given.name, "nodes cannot be registered, only services");
   if (all.services.empty()) return refuse(given.name, "there is no service definition in it");
@@ -299,11 +304,11 @@ Edited DirectoryEditor::register_services(const GivenText& given) {
     for (const auto* value : services_of(document)) {
       nlohmann::ordered_json wrapped;
       wrapped["service"] = to_json(*value);
-      const auto text = wrapped.dump(2) + "\n";
+      const auto text = to_text(wrapped, 2) + "\n";
       Definitions one;
-      auto parsed = syntax::read_documents(Format::Json, text);
-      if (parsed) read_service_definitions(given.name, parsed->front(), one, errors);
-      if (!errors.empty() || one.services.size() != 1)
+      read_service_definitions(given.name, text, one, errors);
+      if (errors.empty() && one.services.empty()) continue;  // a sidecar, which is left out
+      if (!errors.empty())
         return refuse(given.name, "a definition of it cannot be written as JSON");
       const auto& id = one.services[0].instance.id;
       auto path = fmt::format("{}/service.{}.json", directory_, file_name(id));

@@ -18,11 +18,13 @@ void FileReader::read(const std::string& path, std::string_view text, syntax::Fo
   }
   const auto before = entries_.size();
   syntax::Decoder decoder(path, errors_, warnings_);
+  syntax::Decoder other(path, errors_,
+                        warnings_);  // an entry is there whatever is wrong with these
   for (auto& document : *documents) {
     if (config::is_entry(document))
       config::read_entry(document, {}, decoder, entries_);
     else if (!only_bootstrap(document, decoder))
-      read_service_definitions(path, document, definitions_, errors_);
+      read_service_definitions(document, other, definitions_);
   }
   if (decoder.found() != 0) complete_ = false;
   if (keep_ == Keep::All) return;

@@ -44,62 +44,6 @@ Result<std::string> read_file(const std::string& path, std::size_t limit) {
   return text;
 }
 
-// Documents of one file, each an entry, a list of entries, or definitions.
-class FileReader {
- public:
-  FileReader(Definitions& definitions, std::vector<config::EntryDefinition>& entries,
-             syntax::ErrorList& errors, syntax::ErrorList& warnings)
-      : definitions_(definitions), entries_(entries), errors_(errors), warnings_(warnings) {}
-
-  // Every entry so far could be read.
-  [[nodiscard]] bool complete() const { return complete_; }
-  void incomplete() { complete_ = false; }
-
-  void read(const std::string& path, std::string_view text) {
-    // A file that is named on a command line may have any name.
-    const auto format = syntax::format_of(path).value_or(syntax::Format::Json);
-    auto documents = syntax::read_documents(format, text);
-    if (!documents) {
-      errors_.add({path, documents.error().at, {}, std::move(documents.error().what)});
-      complete_ = false;
-      return;
-    }
-    syntax::Decoder decoder(path, errors_, warnings_);
-    for (auto& document : *documents) {
-      if (config::is_entry(document)) {
-        config::read_entry(document, {}, decoder, entries_);
-      } else if (!only_bootstrap(document, decoder)) {
-        read_service_definitions(document, decoder, definitions_);
-      }
-    }
-    if (decoder.found() != 0) complete_ = false;
-  }
-
- private:
-  // Takes `config_entries` out of the document; true if nothing else was there.
-  bool only_bootstrap(syntax::Value& document, syntax::Decoder& decoder) {
-    auto* object = std::get_if<syntax::Object>(&document.data);
-    if (object == nullptr) return false;
-    const auto is_bootstrap = [](const syntax::Member& member) {
-      return syntax::same_key("ConfigEntries", member.key);
-    };
-    const auto before = object->size();
-    for (const auto& member : *object)
-      if (is_bootstrap(member))
-        config::read_bootstrap(member.value, syntax::Path(member.key), decoder, entries_);
-    std::erase_if(*object, is_bootstrap);
-    return object->empty() && before > 0;
-  }
-
-  Definitions& definitions_;
-  std::vector<config::EntryDefinition>& entries_;
-  syntax::ErrorList& errors_;
-  syntax::ErrorList& warnings_;
-  bool complete_ = true;
-};
-
-}  // namespace
-
 bool is_config_name(std::string_view name) {
   return !name.starts_with('.') && syntax::format_of(name).has_value();
 }

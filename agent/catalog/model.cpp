@@ -18,20 +18,6 @@ bool earlier(const std::pair<Endpoint, const Service*>& a,
 
 }  // namespace
 
-std::string_view to_string(Protocol protocol) {
-  switch (protocol) {
-    case Protocol::Tcp:
-      return "tcp";
-    case Protocol::Http:
-      return "http";
-    case Protocol::Http2:
-      return "http2";
-    case Protocol::Grpc:
-      return "grpc";
-  }
-  return "tcp";
-}
-
 const Service* ServiceList::find(std::string_view name) const {
   auto it = std::lower_bound(
       services_.begin(), services_.end(), name,
@@ -45,8 +31,9 @@ bool ServiceList::operator==(const ServiceList& other) const {
                     [](const ServicePtr& a, const ServicePtr& b) { return a == b || *a == *b; });
 }
 
-Catalog::Catalog(Services services, Nodes nodes)
+Catalog::Catalog(Services services, Nodes nodes, std::shared_ptr<const config::Entries> entries)
     : nodes_(std::make_shared<const Nodes>(std::move(nodes))) {
+  if (entries) entries_ = std::move(entries);
   std::vector<ServicePtr> all;
   all.reserve(services.size());
   std::size_t count = 0;

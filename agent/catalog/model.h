@@ -149,8 +149,9 @@ class Catalog {
 
   Catalog() = default;
   // Both are keyed by name; (address, port) is unique among all instances, and no two CIDRs of
-  // nodes overlap.
-  explicit Catalog(Services services, Nodes nodes = {});
+  // nodes overlap. Without entries there are none.
+  explicit Catalog(Services services, Nodes nodes = {},
+                   std::shared_ptr<const config::Entries> entries = nullptr);
   // What differs from an earlier snapshot, under the same rules; each name once. Costs a copy of
   // the indexes, nothing for each service that stays. Null: the entries stay as they are.
   Catalog(const Catalog& before, std::vector<ServiceChange> changes,
@@ -164,6 +165,8 @@ class Catalog {
   [[nodiscard]] const Nodes& nodes() const { return *nodes_; }
   // For the next snapshot, if the nodes stay.
   [[nodiscard]] const std::shared_ptr<const Nodes>& shared_nodes() const { return nodes_; }
+  // The services have been given what it says of them.
+  [[nodiscard]] const config::Entries& entries() const { return *entries_; }
   [[nodiscard]] const Service* find(std::string_view name) const;
   // Every service with an instance at the address, by name. Pointers live as long as the catalog.
   [[nodiscard]] std::vector<const Service*> services_at(const Address& address) const;
@@ -185,6 +188,7 @@ class Catalog {
 
   ServiceList services_;
   std::shared_ptr<const Nodes> nodes_ = std::make_shared<const Nodes>();
+  std::shared_ptr<const config::Entries> entries_ = std::make_shared<const config::Entries>();
   std::vector<std::pair<Endpoint, const Service*>> by_endpoint_;  // sorted by endpoint
   std::vector<std::pair<Cidr, const Node*>> by_cidr_;             // sorted by base
 };

@@ -269,7 +269,7 @@ void read_fields(Fields& f, ProxyDefaults& out) {
         {"local_connect_timeout_ms", &out.local_connect_timeout_ms},
         {"local_request_timeout_ms", &out.local_request_timeout_ms}};
     const auto it = std::find_if(std::begin(known), std::end(known),
-                                 [&](const auto& entry) { return key == entry.first; });
+                                 [&key = key](const auto& entry) { return key == entry.first; });
     if (it != std::end(known)) decoder.decode(value, at, *it->second);
     if (!syntax::is_zero(value))
       decoder.warn(value.at, at.to_string(),

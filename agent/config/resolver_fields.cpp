@@ -54,8 +54,6 @@ bool is_subset_name(std::string_view name) {
          std::all_of(name.begin(), name.end(), [&](char c) { return good(c) || c == '-'; });
 }
 
-constexpr std::string_view kNoDatacenters =
-    "there is one datacenter here: nobody is found in another one";
 constexpr std::string_view kNoPeers = "there are no peers here: nobody is found there";
 constexpr std::string_view kEnterprise = "sameness groups are of Consul Enterprise";
 

@@ -190,6 +190,10 @@ class Connection final : private LegOwner, private Timed {
   std::uint8_t coroutines_ = 0;
   bool connected_ = false;
   bool idle_ = false;
+  bool waiting_ = false;         // idle, for the next request
+  std::size_t request_got_ = 0;  // bytes of it
+  bool paused_ = false;
+  bool exported_ = false;
   bool holds_ack_ = false;   // Dialed::holds_ack
   bool connecting_ = false;  // connect(2) of the server leg is under way
   int server_error_ = 0;     // what the kernel said of the server leg before bytes were copied

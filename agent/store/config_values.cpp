@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "agent/base/result.h"
 #include "agent/config/entry_reader.h"
 #include "agent/config/entry_set.h"
 #include "agent/syntax/read.h"

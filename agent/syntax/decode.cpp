@@ -179,7 +179,7 @@ bool Decoder::decode(const Value& value, const Path& path, std::string& out) {
   if (const auto* text = inner.get<std::string>()) {
     out = *text;
   } else if (const auto* flag = inner.get<bool>()) {
-    out = *flag ? "1" : "0";
+    out.assign(1, *flag ? '1' : '0');
   } else if (const auto* integer = inner.get<std::int64_t>()) {
     out = std::to_string(*integer);
   } else if (const auto* number = inner.get<double>()) {

@@ -75,6 +75,9 @@ class Builder final : public YAML::EventHandler {
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& text) override {
     if (text.find('\0') != std::string::npos) stop(mark, "a NUL byte is not allowed");
+    // yaml-cpp makes a lone byte of some escapes, such as \N.
+    for (std::size_t i = 0, n = 0; i < text.size(); i += n)
+      if (n = utf8_length(text, i); n == 0) stop(mark, "an escape that gives no UTF-8");
     const bool plain = tag == "?";
     if (!plain) check_tag(mark, tag);
     if (expects_key()) return key(mark, anchor, plain, text);

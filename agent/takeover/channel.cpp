@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/takeover/channel.h"
+#include "agent/takeover/wipe.h"
 
 #include <fcntl.h>
-#include <openssl/crypto.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -32,7 +32,7 @@ Channel::Channel(UniqueFd socket) : socket_(std::move(socket)) {
   (void)::fcntl(socket_.get(), F_SETFL, flags | O_NONBLOCK);
 }
 
-Channel::~Channel() { OPENSSL_cleanse(buffer_.data(), buffer_.size()); }
+Channel::~Channel() { wipe(buffer_.data(), buffer_.size()); }
 
 Status Channel::wait(short events, Clock::time_point end) {
   for (;;) {
@@ -108,7 +108,7 @@ Status Channel::fill(std::size_t size, Clock::time_point end) {
       std::vector<std::uint8_t> larger;
       larger.reserve(std::max(size, kChunk));
       larger.assign(buffer_.begin(), buffer_.end());
-      OPENSSL_cleanse(buffer_.data(), buffer_.size());
+      wipe(buffer_.data(), buffer_.size());
       buffer_.swap(larger);
     }
     buffer_.resize(size);
@@ -163,7 +163,7 @@ Result<Frame> Channel::receive(Limit limit) {
   Frame frame;
   frame.type = static_cast<FrameType>(type);
   frame.payload.assign(buffer_.begin() + kHeader, buffer_.end());
-  OPENSSL_cleanse(buffer_.data(), buffer_.size());
+  wipe(buffer_.data(), buffer_.size());
   buffer_.clear();
   for (auto& fd : fds_) frame.fds.push_back(std::move(fd));
   fds_.clear();

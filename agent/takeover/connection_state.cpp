@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/takeover/connection_state.h"
-
-#include <openssl/crypto.h>
+#include "agent/takeover/wipe.h"
 
 #include <limits>
 
@@ -85,7 +84,7 @@ std::vector<std::uint8_t> serialize(const relay::ConnectionState& state) {
     write(out, *state.security);
     out.number(static_cast<std::uint8_t>(state.secure_side));
     out.bytes(stream.data(), stream.size());
-    OPENSSL_cleanse(stream.data(), stream.size());
+    wipe(stream.data(), stream.size());
   }
   out.flag(state.request.has_value());
   if (state.request) {

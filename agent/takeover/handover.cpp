@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/takeover/handover.h"
+#include "agent/takeover/wipe.h"
 
-#include <openssl/crypto.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -131,7 +131,7 @@ Status Handover::send(relay::HandedOver connection, Channel::Limit limit) {
   std::array<int, 2> fds{connection.client.get(), connection.server.get()};
   auto status = channel_->send(FrameType::Connection, bytes,
                                std::span(fds).first(connection.server ? 2 : 1), limit);
-  OPENSSL_cleanse(bytes.data(), bytes.size());
+  wipe(bytes.data(), bytes.size());
   return status;
 }
 

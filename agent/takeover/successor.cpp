@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/takeover/successor.h"
+#include "agent/takeover/wipe.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/crypto.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -157,7 +157,7 @@ Result<std::vector<relay::HandedListener>> Successor::freeze() {
 
 Result<relay::TakenOver> parse_connection(Frame frame) {
   auto state = parse_connection_state(frame.payload);
-  OPENSSL_cleanse(frame.payload.data(), frame.payload.size());
+  wipe(frame.payload.data(), frame.payload.size());
   if (!state) return tl::unexpected(std::move(state).error());
   if (frame.fds.size() != (state->idle ? 1u : 2u))
     return fail("a connection with {} sockets", frame.fds.size());

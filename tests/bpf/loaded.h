@@ -17,6 +17,7 @@ class LoadedRun : public MeshRun {
     auto programs = open();
     ASSERT_TRUE(programs) << programs.error().what;
     datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
+    ASSERT_TRUE(datapath_->policy.set({true, {}}));
   }
   void TearDown() override {
     datapath_.reset();

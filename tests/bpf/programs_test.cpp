@@ -23,19 +23,6 @@ Address addr(const char* text) { return *Address::parse(text); }
 
 class ProgramsTest : public LoadedRun {
  protected:
-  void SetUp() override {
-    MeshRun::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
-    auto programs = open();
-    ASSERT_TRUE(programs) << programs.error().what;
-    datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
-    ASSERT_TRUE(datapath_->policy.set({true, {}}));
-  }
-  void TearDown() override {
-    datapath_.reset();
-    MeshRun::TearDown();
-  }
-
   std::uint64_t denied(mesh_denial reason) { return datapath_->denied()[reason].second; }
   std::uint64_t event(mesh_event which) { return datapath_->events()[which].second; }
 

@@ -21,14 +21,6 @@ Address addr(const char* text) { return *Address::parse(text); }
 
 class RemoteTest : public LoadedRun {
  protected:
-  void SetUp() override {
-    MeshRun::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
-    auto programs = open();
-    ASSERT_TRUE(programs) << programs.error().what;
-    datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
-    ASSERT_TRUE(datapath_->policy.set({true, {}}));
-  }
   void TearDown() override {
     enter(mount_);
     listener4_.reset();

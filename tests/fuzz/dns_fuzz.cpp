@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Any bytes as a question and as a resolver's answer: what is said to them can be read again, fits
 // where it has to, and is never an answer to an answer.
-#include <ldns/ldns.h>
-
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 
 #include "agent/dns/limits.h"
 #include "agent/dns/responder.h"
+
+// clang-format off
+// After the standard library: it defines words of the compiler's as macros.
+#include <ldns/ldns.h>
+// clang-format on
 
 namespace {
 

@@ -94,7 +94,7 @@ class Dns : public MeshTest {
 
   nlohmann::json ask(const std::string& resolver, const std::string& name,
                      const std::string& kind) {
-    const auto result = client_->run({"python3", "-c", kAsk, resolver, name, kind});
+    const auto result = client_->run({"/usr/bin/python3", "-c", kAsk, resolver, name, kind});
     EXPECT_TRUE(result.ok()) << result.describe();
     return nlohmann::json::parse(result.out, nullptr, false);
   }
@@ -136,7 +136,7 @@ TEST_F(Dns, NamesOfTheMeshAreAnsweredAndAllOthersAreForwarded) {
       {"unshare", "-m", "sh", "-c",
        "mount --bind " + node().work_dir() +
            "/resolv.conf /etc/resolv.conf && "
-           "python3 -c 'import socket; s = socket.create_connection((\"" +
+           "/usr/bin/python3 -c 'import socket; s = socket.create_connection((\"" +
            name_ + "\", 80), 20); s.send(b\"by name\\n\"); print(s.recv(100).decode())'"});
   EXPECT_TRUE(by_name.ok()) << by_name.describe();
   EXPECT_THAT(by_name.out, ::testing::HasSubstr("by name"));
@@ -221,7 +221,7 @@ TEST_F(Dns, WithoutTheAgentNamesResolveAsEver) {
 
 TEST_F(Dns, APodThatTakesThePortAndAnAgentThatIsToldToLeavePort53Alone) {
   Process taken =
-      client_->spawn({"python3", "-uc",
+      client_->spawn({"/usr/bin/python3", "-uc",
                       "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
                       "s.bind(('127.0.0.1', 15053)); print('bound'); time.sleep(600)"});
   ASSERT_TRUE(taken.wait_output("bound", kSettle));

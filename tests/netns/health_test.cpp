@@ -105,7 +105,7 @@ class Health : public MeshTest {
 TEST_F(Health, EndpointsFollowHttpChecksAndAServiceIsNeverEmptied) {
   const std::string well = node().work_dir() + "/well";
   std::ofstream(well) << "yes";
-  Process http = one_->spawn({"python3", "-c", kHttp, "9000", well});
+  Process http = one_->spawn({"/usr/bin/python3", "-c", kHttp, "9000", well});
   ASSERT_TRUE(http.wait_output("serving", kSettle));
   serve(json::array({{{"id", "h"}, {"http", "http://localhost:9000/health"}, {"interval", "1s"}}}),
         json::array());
@@ -127,7 +127,7 @@ TEST_F(Health, EndpointsFollowHttpChecksAndAServiceIsNeverEmptied) {
 }
 
 TEST_F(Health, TcpOnThePodsOwnAddressAndGrpc) {
-  Process grpc = two_->spawn({"python3", "-c", kGrpc, "9001"});
+  Process grpc = two_->spawn({"/usr/bin/python3", "-c", kGrpc, "9001"});
   ASSERT_TRUE(grpc.wait_output("serving", kSettle)) << grpc.err();
   serve(json::array({{{"id", "own"}, {"tcp", one_->addr4 + ":8080"}, {"interval", "1s"}},
                      {{"id", "stranger"}, {"tcp", two_->addr4 + ":8080"}, {"interval", "1s"}}}),

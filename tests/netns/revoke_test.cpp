@@ -89,9 +89,11 @@ class Revoke : public MeshTest {
     const auto lines = json_lines(client.out());
     ASSERT_EQ(lines.size(), 1u) << client.out();
     EXPECT_EQ(lines[0]["stage"], "greeting") << lines[0];
-    EXPECT_THAT(lines[0]["errno"].get<std::string>(),
-                ::testing::AnyOf("ECONNABORTED", "ECONNRESET"))
-        << lines[0];
+    const std::string told = lines[0]["errno"];
+    // A blocking recv(2) of a socket in a sockmap says EAGAIN to any wake-up (bpf/README.md).
+    if (what != "sockmap" || told != "EAGAIN") {
+      EXPECT_THAT(told, ::testing::AnyOf("ECONNABORTED", "ECONNRESET")) << lines[0];
+    }
   }
   Process& server_of(const std::string& service) { return servers_.at(service); }
 

@@ -86,7 +86,7 @@ TEST_F(Preflight, ReportsEveryCheckAndItsVerdictIsTheExitStatus) {
                            "program iter/bpf_sk_storage_map",
                            "fexit programs",
                            "ending connections",
-                          "kernel TLS",
+                           "kernel TLS",
                            "PID namespace",
                            "network namespace",
                            "/run/netns",

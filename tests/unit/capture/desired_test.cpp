@@ -254,6 +254,35 @@ TEST_F(DesiredTest, KeepsAServiceWithoutAnyEndpoint) {
   EXPECT_TRUE(result().services.at(*labels_.get("web")).endpoints.empty());
 }
 
+TEST_F(DesiredTest, WorkloadsOfSeveralServicesHaveAllOfThemListed) {
+  workload(7, {"10.0.0.1", "fd00:1::1"});
+  workload(8, {"10.0.0.2"});
+  instance(service("b"), "10.0.0.1", 80);
+  instance(service("a"), "fd00:1::1", 81);
+  instance(service("alone"), "10.0.0.2", 80);
+  other_node("there", {"10.1.0.0/24"});
+  instance(service("r1"), "10.1.0.1", 80);
+  instance(service("r2"), "10.1.0.1", 81);
+  instance(service("r3"), "10.1.0.2", 81);
+  const auto desired = result();
+  ASSERT_EQ(desired.residents.size(), 3u);
+  for (const char* address : {"10.0.0.1", "fd00:1::1"}) {
+    const auto& both = desired.residents.at(abi(address));
+    EXPECT_EQ(both.count, 2u);
+    EXPECT_EQ(both.service[0], *labels_.get("a"));
+    EXPECT_EQ(both.service[1], *labels_.get("b"));
+    EXPECT_EQ(both.service[2], 0u);
+  }
+  EXPECT_EQ(desired.residents.at(abi("10.1.0.1")).count, 2u);
+}
+
+TEST_F(DesiredTest, MoreResidentsThanFitAreCounted) {
+  workload(7, {"10.0.0.1"});
+  for (std::uint16_t i = 0; i < MESH_RESIDENTS + 2; ++i)
+    instance(service("s" + std::to_string(i)), "10.0.0.1", static_cast<std::uint16_t>(80 + i));
+  EXPECT_EQ(result().residents.at(abi("10.0.0.1")).count, MESH_RESIDENTS + 2u);
+}
+
 TEST_F(DesiredTest, ARedirectedServiceHasTheEndpointsAndTheWaysOfItsTarget) {
   workload(7, {"10.0.0.1"});
   other_node("there", {"10.0.1.0/24"});

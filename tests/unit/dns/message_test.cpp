@@ -52,7 +52,7 @@ TEST(DnsMessage, WhatIsNoQuestionIsDroppedOrRefused) {
   auto pointer = test::question("a.consul", kTypeA);
   pointer[kHeader] = 0xc0;
   auto cut = test::question("a.consul", kTypeA);
-  cut.resize(cut.size() - 3);
+  cut.erase(cut.end() - 3, cut.end());
   auto trailing_record = test::question("a.consul", kTypeA);
   trailing_record[11] = 1;  // says that there is an additional record
   struct Row {

@@ -175,6 +175,10 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   Env password("MESH_AGENT_STORE_PASSWORD_FILE", "/pw");
   Env lease("MESH_AGENT_STORE_LEASE_TTL", "9");
   Env address("MESH_AGENT_NODE_ADDRESS", "192.0.2.1");
+  Env domain("MESH_AGENT_DNS_DOMAIN", "Mesh.Example.");
+  Env dns("MESH_AGENT_DISABLE_DNS", "true");
+  Env takeover("MESH_AGENT_TAKEOVER", "true");
+  Env policy("MESH_AGENT_DEFAULT_INTENTION_POLICY", "deny");
   {
     Env svids("MESH_AGENT_SVID_DIR", "/v");
     auto other = parse({"status"});
@@ -215,6 +219,10 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   EXPECT_EQ(o->store_access.password_file, "/pw");
   EXPECT_EQ(o->store_lease_ttl, std::chrono::seconds(9));
   EXPECT_EQ(o->node_address.to_string(), "192.0.2.1");
+  EXPECT_EQ(o->dns_domain, "mesh.example");
+  EXPECT_TRUE(o->disable_dns);
+  EXPECT_TRUE(o->takeover);
+  EXPECT_EQ(o->default_policy, policy::Verdict::Deny);
   // A flag that is added without a variable of its own, or without a line here, shows.
   testing::internal::CaptureStdout();
   (void)parse({"--help"});
@@ -223,7 +231,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   for (auto at = help.find("\n  --"); at != help.npos; at = help.find("\n  --", at + 1)) ++flags;
   for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
   EXPECT_EQ(flags, variables) << help;
-  EXPECT_EQ(flags, 29u) << "a new flag belongs into this test";
+  EXPECT_EQ(flags, 33u) << "a new flag belongs into this test";
 }
 
 TEST(Options, RefusesAWrongValueFromTheEnvironment) {
@@ -256,6 +264,34 @@ TEST(Options, Subcommands) {
   ASSERT_TRUE(debug);
   EXPECT_EQ(debug->command, Command::Debug);
   EXPECT_EQ(debug->debug_values, (std::vector<std::string>{"accel=off", "metrics=on"}));
+}
+
+TEST(Options, Intentions) {
+  EXPECT_EQ(parse({"--node-cidr", "10.0.0.0/24"})->default_policy, policy::Verdict::Allow);
+  const auto deny = parse({"--node-cidr", "10.0.0.0/24", "--default-intention-policy", "deny"});
+  ASSERT_TRUE(deny);
+  EXPECT_EQ(deny->default_policy, policy::Verdict::Deny);
+  EXPECT_FALSE(parse({"--node-cidr", "10.0.0.0/24", "--default-intention-policy", "maybe"}));
+  const Env env("MESH_AGENT_DEFAULT_INTENTION_POLICY", "deny");
+  EXPECT_EQ(parse({"--node-cidr", "10.0.0.0/24"})->default_policy, policy::Verdict::Deny);
+
+  const auto check = parse({"intention", "check", "web", "db", "--json"});
+  ASSERT_TRUE(check) << "needs no --node-cidr";
+  EXPECT_EQ(check->command, Command::Intention);
+  EXPECT_EQ(check->intention_source, "web");
+  EXPECT_EQ(check->intention_destination, "db");
+  EXPECT_TRUE(check->json);
+  EXPECT_FALSE(check->offline);
+  // The daemon's directory in the environment does not make a question to files of it.
+  const Env directory("MESH_AGENT_CONFIG_DIR", "/etc/mesh");
+  EXPECT_FALSE(parse({"intention", "match", "db"})->offline);
+  const auto match = parse({"intention", "match", "db", "--config-dir=/tmp/x"});
+  ASSERT_TRUE(match);
+  EXPECT_TRUE(match->intention_source.empty());
+  EXPECT_TRUE(match->offline);
+  EXPECT_EQ(match->config_dir, "/tmp/x");
+  EXPECT_FALSE(parse({"intention"}));
+  EXPECT_FALSE(parse({"intention", "check", "web"}));
 }
 
 }  // namespace

@@ -137,6 +137,7 @@ TEST(Yaml, EveryValueKnowsItsPlace) {
 TEST(Yaml, NulIsRefusedAlsoWhenEscaped) {
   EXPECT_EQ(read(std::string("a: \0", 4)), "1:4: a NUL byte is not allowed");
   EXPECT_EQ(read("a: \"\\0\""), "1:4: a NUL byte is not allowed");
+  EXPECT_EQ(read("a: \"\\N\""), "1:4: an escape that gives no UTF-8");
   EXPECT_EQ(read("\"a\\x00\": 1"), "1:1: a NUL byte is not allowed");
 }
 
