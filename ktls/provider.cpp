@@ -75,11 +75,12 @@ int start(const OSSL_CORE_HANDLE*, const OSSL_DISPATCH*, const OSSL_DISPATCH** o
 Status load_provider() {
   static const Status loaded = []() -> Status {
     MESH_TRY(find_x25519(), "load our OpenSSL provider");
-    // Kept as long as the process lives: contexts may use it until the end.
-    static OSSL_PROVIDER* provider = nullptr;
-    if (OSSL_PROVIDER_add_builtin(nullptr, kName, &start) != 1 ||
-        (provider = OSSL_PROVIDER_load(nullptr, kName)) == nullptr)
-      return fail_ossl("load our OpenSSL provider");
+    // Contexts that are alive at exit have references of their own.
+    static ProviderPtr provider;
+    if (OSSL_PROVIDER_add_builtin(nullptr, kName, &start) != 1)
+      return fail_ossl("register our OpenSSL provider");
+    provider.reset(OSSL_PROVIDER_load(nullptr, kName));
+    if (!provider) return fail_ossl("load our OpenSSL provider");
     return {};
   }();
   return loaded;
