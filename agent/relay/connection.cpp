@@ -264,7 +264,7 @@ void Connection::coroutine_done() {
 }
 
 bool Connection::reusable(const Leg& leg) const {
-  return leg.stream() != nullptr && security_ && security_->reusable &&
+  return leg.stream() != nullptr && !leg.shared() && security_ && security_->reusable &&
          !leg.stream()->peer_closed() && !worker_.draining();
 }
 

@@ -34,8 +34,10 @@ void Connection::pause() {
 void Connection::resume() {
   if (!paused_) return;
   paused_ = false;
-  for (Leg* leg : {&client_leg_, &server_leg_})
+  for (Leg* leg : {&client_leg_, &server_leg_}) {
+    leg->share();  // the copies that were exported may still be on their way
     if (leg->is_open() && !leg->resume()) return end(End::Reset);
+  }
   if (idle_) arm(options_.mesh_idle_timeout, DialReason::Handshake);
   wake_parked();
 }
@@ -150,6 +152,7 @@ bool Connection::take_over() {
     (secure_side_ == Side::Inbound ? client_leg_ : server_leg_).secure(std::move(taken.stream));
   if (state.client_urgent) client_leg_.set_urgent();
   if (state.server_urgent) server_leg_.set_urgent();
+  for (Leg* leg : {&client_leg_, &server_leg_}) leg->share();
   if (!client_leg_.open(std::move(taken.from.client), false) ||
       !server_leg_.open(std::move(taken.from.server), false)) {
     end(End::Reset);

@@ -65,6 +65,7 @@ Task<bool> Connection::set_up() {
   // connected.
   if (made_.taken && !made_.taken->from.state.idle) co_return take_over();
   made_.accepted.client_fd = made_.client.get();
+  if (made_.taken) client_leg_.share();
   if (!client_leg_.open(std::move(made_.client), false)) {
     dial_failed(DialReason::Resources);
     co_return false;

@@ -138,13 +138,18 @@ void Leg::acknowledge() {
   if (fd_) (void)::setsockopt(fd_.get(), IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 }
 
-void Leg::close() { fd_.reset(); }
+void Leg::leave() {
+  if (shared_ && fd_) worker_.unwatch(fd_.get());
+  fd_.reset();
+}
+
+void Leg::close() { leave(); }
 
 void Leg::abort() {
   if (!fd_) return;
   const linger now{1, 0};
   (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));  // cannot fail on TCP
-  fd_.reset();
+  leave();
 }
 
 int Leg::connect_error() const {

@@ -72,6 +72,10 @@ class Leg final : public EventSink {
   enum class Ending : std::uint8_t { Close, Reusable };
   Io end_write(Ending ending);
   void shutdown_write();
+  // Another process has a descriptor of the same socket: closing ours does not take it out of the
+  // set, so that is done by hand before it is closed.
+  void share() { shared_ = true; }
+  [[nodiscard]] bool shared() const { return shared_; }
   // Out of the worker's set, so that no event comes, and into it again.
   void suspend();
   Status resume();
@@ -112,6 +116,7 @@ class Leg final : public EventSink {
   };
 
   void watch_writable();
+  void leave();
   Io classify(ssize_t n, bool reading);
   Io tls(Io io, bool reading);
 
@@ -127,6 +132,7 @@ class Leg final : public EventSink {
   bool watches_writable_ = false;
   bool hangup_ = false;  // the peer's FIN is in the queue: a short read is not the end
   bool urgent_ = false;
+  bool shared_ = false;
 };
 
 }  // namespace mesh::relay

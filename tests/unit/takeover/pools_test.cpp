@@ -238,6 +238,42 @@ TEST_F(TakeoverPools, AResetIsCarriedWheneverItComes) {
   pool_ = std::move(next);
 }
 
+// The predecessor's copies keep the sockets of connections that have ended in the successor's epoll
+// set, unless they were taken out of it.
+TEST_F(TakeoverPools, AConnectionThatEndsBeforeThePredecessorLetsGoIsForgotten) {
+  start();
+  auto all = open_all(4);
+  for (auto& one : all) EXPECT_EQ(one.receive(0, 1), EAGAIN);
+  Seen seen;
+  auto [old_end, new_end] = channel();
+  auto old = handover(*pool_, seen);
+  old->begin(std::move(old_end));
+  auto successor = Successor::over(std::move(new_end));
+  ASSERT_TRUE(successor);
+  PoolOptions options;
+  options.accepting = false;
+  auto next = must_create(options);
+  auto listeners = (*successor)->freeze();
+  ASSERT_TRUE(listeners);
+  for (auto& one : *listeners)
+    ASSERT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+  auto taken = (*successor)->take();
+  ASSERT_TRUE(taken);
+  for (auto& one : *taken) ASSERT_TRUE(next->adopt(std::move(one)));
+  for (auto& one : all) reset(one.pair.client);
+  ASSERT_TRUE(eventually([&] { return next->active() == 0; }));
+  for (int round = 0; round < 5; ++round) {
+    for (auto& one : all) (void)send_all(one.pair.server, "x");
+    std::this_thread::sleep_for(20ms);
+  }
+  ASSERT_TRUE((*successor)->ready());
+  (*successor)->follow([](TakenOver) { FAIL(); });
+  old->stop();
+  for (auto& one : all) EXPECT_EQ(read_end(one.pair.server), ECONNRESET);
+  EXPECT_EQ(next->counters().reset.get(), all.size());
+  pool_ = std::move(next);
+}
+
 TEST_F(TakeoverPools, WhatWaitsInTheQueueIsAcceptedByTheNextOne) {
   start();
   Seen seen;
