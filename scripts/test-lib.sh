@@ -9,6 +9,8 @@ rung_skipped=0
 total_passed=0
 total_failed=0
 total_skipped=0
+failures=() # what the closing part says of each failure, because a record may hold only the end of a log
+readonly FAILURES_SHOWN=40
 
 rung_begin() {
   rung_name=$1
@@ -39,6 +41,7 @@ count() {
 }
 
 count_not_run() {
+  failures+=("$rung_name did not run: $*")
   printf 'FAIL %s: did not run: %s\n' "$rung_name" "$*"
   count 0 1
 }
@@ -52,6 +55,7 @@ count_check() {
     count 1 0
   else
     printf 'FAIL %s\n' "$name"
+    failures+=("$rung_name $name")
     count 0 1
   fi
 }
@@ -59,6 +63,10 @@ count_check() {
 # count_lines FILE: PASS and FAIL lines; a file that is not there counts nothing.
 count_lines() {
   [[ -e $1 ]] || return 0
+  local line
+  while read -r line; do
+    failures+=("$rung_name $line")
+  done < <(grep '^FAIL ' "$1" || true)
   count "$(grep -c '^PASS ' "$1" || true)" "$(grep -c '^FAIL ' "$1" || true)"
 }
 
@@ -79,7 +87,38 @@ count_junit() {
       skipped=0
     fi
   fi
+  if ((failed > 0)); then
+    local text
+    while IFS= read -r -d '' text; do
+      failures+=("$rung_name $text")
+    done < <(junit_failures "$1" "${2:-}")
+  fi
   count "$passed" "$failed" "$skipped"
+}
+
+# junit_failures FILE [strict]: the name of each test that did not pass and the lines that say why, each ended by NUL.
+junit_failures() {
+  /usr/bin/python3 - "$1" "${2:-}" <<'END'
+import re, sys
+import xml.etree.ElementTree as tree
+
+said = re.compile(r"Failure$|ERROR: |runtime error:|terminate called|Assertion|timed? ?out", re.I)
+for case in tree.parse(sys.argv[1]).iter("testcase"):
+    skipped = case.find("skipped")
+    if case.get("status") == "run" or (
+        sys.argv[2] != "strict" and skipped is not None and skipped.get("message", "").startswith("SKIP_")
+    ):
+        continue
+    lines = (case.findtext("system-out") or "").splitlines()
+    shown = []
+    for at, line in enumerate(lines):
+        if said.search(line):
+            shown += [text[:200] for text in lines[at : at + 6]]
+            if len(shown) >= 12:
+                break
+    why = "".join("\n    " + line for line in (shown or lines[-4:])[:12])
+    sys.stdout.write(f"{case.get('name')} ({case.get('status')}){why}\0")
+END
 }
 
 # run_ctest LIMIT DIR LABELS JUNIT_FILE CTEST_ARG...
@@ -101,6 +140,11 @@ run_ctest() {
 
 # Prints the table and the closing line; the status is that of the whole run.
 print_summary() {
+  if ((${#failures[@]} > 0)); then
+    printf '\nnot passed:\n'
+    printf '  %s\n' "${failures[@]:0:FAILURES_SHOWN}"
+    ((${#failures[@]} <= FAILURES_SHOWN)) || printf '  and %d more\n' $((${#failures[@]} - FAILURES_SHOWN))
+  fi
   printf '\n%-12s %8s %8s %8s %8s\n' rung passed failed skipped seconds
   printf '%s\n' "${rung_rows[@]}"
   printf '\n%d passed, %d failed' "$total_passed" "$total_failed"
