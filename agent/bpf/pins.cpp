@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/bpf/pins.h"
 
+#include <bpf/bpf.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/file.h>
@@ -159,6 +160,11 @@ Result<std::vector<std::string>> Pins::cleanup(const fs::path& dir) {
   std::stable_partition(files.begin(), files.end(),
                         [](const fs::path& p) { return p.parent_path().filename() == "links"; });
   for (const auto& file : files) {
+    // The last reference to a link is put by a kernel worker (bpf_link_put), some time after the
+    // unlink: what is taken off its hook here is off when this returns.
+    if (file.parent_path().filename() == "links")
+      if (const UniqueFd link(bpf_obj_get(file.c_str())); link)
+        (void)bpf_link_detach(link.get());  // tracing and iterators have no detach: EOPNOTSUPP
     if (::unlink(file.c_str()) != 0)
       return fail_errno(errno, fmt::format("unpin {}", file.string()));
     removed.push_back(fs::relative(file, dir, code).string());
