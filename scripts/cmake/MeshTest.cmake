@@ -31,6 +31,12 @@ function(mesh_add_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE mesh_options ${ARG_LIBS} GTest::gmock GTest::gtest_main)
+  # Optimising what runs once is a third of its compile time. In a guest the test's own work counts a little.
+  if(ARG_LABEL STREQUAL "unit" OR MESH_SANITIZE)
+    target_compile_options(${name} PRIVATE -O0)
+  else()
+    target_compile_options(${name} PRIVATE -O1)
+  endif()
   mesh_collect_target(mesh_tests_${ARG_LABEL} ${name})
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
