@@ -178,6 +178,15 @@ static __always_inline int forget(struct bpf_sock_addr *ctx, struct mesh_sock *s
 	return 1;
 }
 
+/* Disconnecting a socket leaves it the address that it was bound to. */
+static __always_inline int has_been_leg(const struct bpf_sock *sk, int family)
+{
+	if (family == AF_INET)
+		return sk->src_ip4 == MESH_BE32(0x7f000001);
+	return sk->src_ip6[3] == MESH_BE32(1) &&
+	       !(sk->src_ip6[0] | sk->src_ip6[1] | sk->src_ip6[2]);
+}
+
 /*
  * A leg comes from the loopback: its TIME_WAIT may be reused after a second
  * (net.ipv4.tcp_tw_reuse = 2); that of the pod's own address would use up the ports to one endpoint
@@ -187,9 +196,12 @@ static __always_inline int bind_leg(struct bpf_sock_addr *ctx, int family)
 {
 	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr = MESH_BE32(0x7f000001)};
 	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr[3] = MESH_BE32(1)};
-	int failed = family == AF_INET ? bpf_bind(ctx, (void *)&v4, sizeof(v4))
-				       : bpf_bind(ctx, (void *)&v6, sizeof(v6));
+	int failed;
 
+	if (has_been_leg(ctx->sk, family))
+		return 1;
+	failed = family == AF_INET ? bpf_bind(ctx, (void *)&v4, sizeof(v4))
+				   : bpf_bind(ctx, (void *)&v6, sizeof(v6));
 	if (!failed)
 		return 1;
 	bpf_set_retval(-EADDRNOTAVAIL);

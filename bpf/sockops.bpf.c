@@ -101,10 +101,7 @@ static __always_inline void record_relay(struct bpf_sock_ops *ops, struct mesh_s
 	s->flags |= MESH_SOCK_RELAY;
 }
 
-/*
- * A leg of the relay: who its client is, for the server's side, and the one socket option that it
- * needs. Its peer cannot vanish without our kernel knowing, so it needs no keep-alive.
- */
+/* A leg of the relay: who its client is, for the server's side. */
 static __always_inline void record_leg(struct bpf_sock_ops *ops, const struct mesh_sock *s)
 {
 	struct mesh_tuple t = ops_tuple(ops);
@@ -114,12 +111,10 @@ static __always_inline void record_leg(struct bpf_sock_ops *ops, const struct me
 		.source = s->series.source,
 		.path = s->series.path,
 	};
-	int on = 1;
 
 	/* Without a record the server's namespace answers the SYN with RST. */
 	if (bpf_map_update_elem(&mesh_legs, &t, &leg, BPF_ANY))
 		mesh_deny(MESH_DENY_NO_MEMORY);
-	bpf_setsockopt(ops, SOL_TCP, TCP_NODELAY, &on, sizeof(on)); /* cannot fail on TCP */
 }
 
 static __always_inline void on_connect(struct bpf_sock_ops *ops)

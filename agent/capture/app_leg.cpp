@@ -57,9 +57,17 @@ tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datap
   dialed.server = server;
   dialed.netns_cookie = netns.cookie;
   dialed.has_options = true;
+  dialed.comes_back = true;
   dialed.holds_ack = last_ack == LastAck::WithData;
   dialed.connected = connect_result(socket_fd, address);
   return dialed;
+}
+
+void recycle_app_leg(const NetnsDirectory& directory, relay::PlainLeg leg) {
+  // The namespace may have gone meanwhile, and nothing of ours may hold it.
+  const auto netns = directory.find(leg.server.address);
+  if (netns && netns->cookie == leg.netns_cookie)
+    netns->legs.give_back(SockAddr(leg.server).family(), std::move(leg.socket));
 }
 
 }  // namespace mesh::capture

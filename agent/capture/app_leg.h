@@ -24,4 +24,7 @@ tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datap
                                                                 const mesh_leg& client,
                                                                 LastAck last_ack);
 
+// One that comes back, for the next.
+void recycle_app_leg(const NetnsDirectory& directory, relay::PlainLeg leg);
+
 }  // namespace mesh::capture

@@ -116,4 +116,8 @@ tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(
   return connect_app_leg(datapath_, *netns, server, client, LastAck::AtOnce);
 }
 
+void InboundDialer::recycle_plain(relay::PlainLeg leg) {
+  recycle_app_leg(*directory_, std::move(leg));
+}
+
 }  // namespace mesh::capture

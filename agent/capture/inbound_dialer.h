@@ -29,6 +29,7 @@ class InboundDialer final : public relay::Dialer {
   tl::expected<std::optional<relay::SecureLeg>, relay::DialFailure> secure_client(
       const relay::Accepted& accepted) override;
   tl::expected<relay::Dialed, relay::DialFailure> dial(const relay::Accepted& accepted) override;
+  void recycle_plain(relay::PlainLeg leg) override;
 
  private:
   const bpf::Datapath& datapath_;

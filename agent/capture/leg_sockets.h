@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sockets in a pod's namespace, made ahead for the relay's legs to applications: entering a
-// namespace costs more than a socket, so several are made at one visit.
+// namespace costs more than a socket, so several are made at one visit; and those that a short
+// connection has used, which connect again.
 #pragma once
 
 #include <mutex>
@@ -18,9 +19,11 @@ class LegSockets {
   // `netns_fd` is borrowed and must outlive the object.
   explicit LegSockets(int netns_fd) : netns_fd_(netns_fd) {}
 
-  // A non-blocking TCP socket, neither bound nor marked. Any thread. Two setns(2) once every kBatch
-  // calls.
+  // A non-blocking TCP socket with TCP_NODELAY, not connected and not marked for this use. Any
+  // thread. Two setns(2) for kBatch new ones.
   Result<UniqueFd> take(int family);
+  // One of them that is not connected any more; closed when there are enough.
+  void give_back(int family, UniqueFd socket);
 
  private:
   const int netns_fd_;

@@ -51,4 +51,8 @@ void RelayDialer::recycle(relay::RecycledLeg leg) {
   if (mesh_) mesh_->recycle(std::move(leg));
 }
 
+void RelayDialer::recycle_plain(relay::PlainLeg leg) {
+  recycle_app_leg(*directory_, std::move(leg));
+}
+
 }  // namespace mesh::capture

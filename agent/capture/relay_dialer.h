@@ -23,6 +23,7 @@ class RelayDialer final : public relay::Dialer {
   tl::expected<relay::Dialed, relay::DialFailure> dial(const relay::Accepted& accepted) override;
 
   void recycle(relay::RecycledLeg leg) override;
+  void recycle_plain(relay::PlainLeg leg) override;
 
  private:
   const bpf::Datapath& datapath_;

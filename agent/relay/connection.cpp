@@ -19,6 +19,9 @@ namespace {
 constexpr std::uint32_t kQuantum = 1024 * 1024;
 // How many of these are forwarded at most out of a leg that has failed.
 constexpr int kLastQuanta = 8;
+// A socket that connects again costs less than closing one and making another. Not after much has
+// gone through it: its buffers have grown.
+constexpr std::uint64_t kShortConnection = 64 * 1024;
 
 }  // namespace
 
@@ -71,7 +74,8 @@ Detached Connection::pump(Flow& flow) {
         if (flow.out.stream() == nullptr) {
           flow.phase = FlowPhase::Ended;
           // The end of both directions closes the sockets, which sends the FIN as well.
-          if (!to_server_.ended() || !to_client_.ended()) flow.out.shutdown_write();
+          const bool last = to_server_.ended() && to_client_.ended();
+          if (!last || (&flow == &to_server_ && keeps_server())) flow.out.shutdown_write();
         } else {
           const bool carried = co_await end_flow(flow);
           if (!carried) break;
@@ -276,7 +280,14 @@ void Connection::complete() {
   } else if (reusable(client_leg_)) {
     go_idle();
   }
+  if (keeps_server())
+    if (UniqueFd socket = server_leg_.disconnect())
+      made_.dialer->recycle_plain({std::move(socket), server_, server_netns_});
   end(End::Completed);
+}
+
+bool Connection::keeps_server() const {
+  return comes_back_ && to_server_.bytes + to_client_.bytes <= kShortConnection;
 }
 
 // The accepted mesh leg becomes a connection of its own, which waits for the next request. It takes

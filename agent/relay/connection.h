@@ -171,6 +171,7 @@ class Connection final : private LegOwner, private Timed {
   void on_deadline() override;
   void complete();
   void go_idle();
+  [[nodiscard]] bool keeps_server() const;
   [[nodiscard]] bool reusable(const Leg& leg) const;
 
   Worker& worker_;
@@ -195,6 +196,7 @@ class Connection final : private LegOwner, private Timed {
   bool paused_ = false;
   bool exported_ = false;
   bool holds_ack_ = false;   // Dialed::holds_ack
+  bool comes_back_ = false;  // Dialed::comes_back
   bool connecting_ = false;  // connect(2) of the server leg is under way
   int server_error_ = 0;     // what the kernel said of the server leg before bytes were copied
   Leg* shaking_ = nullptr;   // a handshake is under way on it

@@ -154,6 +154,7 @@ Task<bool> Connection::connect_server(Dialed dialed) {
   server_netns_ = dialed.netns_cookie;
   info_ = std::move(dialed.info);
   holds_ack_ = dialed.holds_ack;
+  comes_back_ = dialed.comes_back;
   if (dialed.stream) {
     // A leg that has carried a connection before.
     secure_side_ = Side::Outbound;

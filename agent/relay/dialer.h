@@ -65,7 +65,8 @@ struct Dialed {
   std::shared_ptr<const ConnectionInfo> info;
   bool has_options = false;  // has TCP_NODELAY, and needs no keep-alive or has it
   std::optional<int> connected = std::nullopt;  // connect(2) has ended: 0 or its errno
-  bool holds_ack = false;  // the server waits for the handshake's last ACK, which waits for data
+  bool holds_ack = false;   // the server waits for the handshake's last ACK, which waits for data
+  bool comes_back = false;  // a plain leg that recycle_plain() may have again
   // A mesh leg: either to be secured, or one that carried a connection before.
   std::unique_ptr<SecureLeg> secure = nullptr;
   std::unique_ptr<ktls::Stream> stream = nullptr;
@@ -79,6 +80,14 @@ struct RecycledLeg {
   std::unique_ptr<ktls::Stream> stream;
   std::shared_ptr<const LegSecurity> security;
   std::shared_ptr<const ConnectionInfo> info;  // what the dialer gave
+};
+
+// A dialed plain leg to this host whose connection has ended cleanly in both directions: the socket
+// is not connected any more, as if it were new, but for what was set on it.
+struct PlainLeg {
+  UniqueFd socket;
+  Endpoint server;  // where it went
+  std::uint64_t netns_cookie = 0;
 };
 
 struct DialFailure {
@@ -99,6 +108,8 @@ class Dialer {
   virtual tl::expected<Dialed, DialFailure> dial(const Accepted& accepted) = 0;
   // Dialed mesh legs that can be used again; dropping it closes it.
   virtual void recycle(RecycledLeg) {}
+  // The same for plain ones that were dialed with `comes_back`.
+  virtual void recycle_plain(PlainLeg) {}
 };
 
 }  // namespace mesh::relay

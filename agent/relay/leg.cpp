@@ -3,9 +3,11 @@
 #include "agent/relay/leg.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -131,6 +133,18 @@ std::pair<UniqueFd, std::unique_ptr<ktls::Stream>> Leg::detach() {
 void Leg::shutdown_write() {
   // ENOTCONN: the peer's RST came first; its event ends the connection.
   if (fd_) (void)::shutdown(fd_.get(), SHUT_WR);
+}
+
+UniqueFd Leg::disconnect() {
+  // Our FIN counts: in a state in which it may have to be sent again, the socket cannot go.
+  int unacknowledged = 0;
+  if (!fd_ || stream_ || ::ioctl(fd_.get(), SIOCOUTQ, &unacknowledged) != 0 || unacknowledged != 0)
+    return {};
+  worker_.unwatch(fd_.get());
+  UniqueFd fd = std::move(fd_);
+  const sockaddr nowhere{AF_UNSPEC, {}};
+  if (::connect(fd.get(), &nowhere, sizeof(nowhere)) != 0) return {};
+  return fd;
 }
 
 void Leg::acknowledge() {

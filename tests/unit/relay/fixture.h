@@ -14,6 +14,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -155,7 +156,8 @@ class PortDialer final : public Dialer {
 
   tl::expected<Dialed, DialFailure> dial(const Accepted& accepted) override {
     if (refuse) return tl::unexpected(DialFailure{*refuse, {}});
-    UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    UniqueFd fd = take_spare();
+    if (!fd) fd.reset(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) return tl::unexpected(DialFailure{DialReason::Resources, {}});
     if (buffer_bytes_ != 0) {
       set_option(fd.get(), SOL_SOCKET, SO_RCVBUF, buffer_bytes_);
@@ -165,17 +167,41 @@ class PortDialer final : public Dialer {
     const SockAddr to(loopback(port_));
     if (::connect(fd.get(), to.get(), to.length) != 0 && errno != EINPROGRESS)
       return tl::unexpected(DialFailure{DialReason::Unreachable, {}});
-    return Dialed{std::move(fd), loopback(port_), server_netns, info};
+    Dialed dialed{std::move(fd), loopback(port_), server_netns, info};
+    dialed.comes_back = keeps;
+    return dialed;
+  }
+
+  void recycle_plain(PlainLeg leg) override {
+    EXPECT_EQ(leg.server, loopback(port_));
+    EXPECT_EQ(leg.netns_cookie, server_netns);
+    const std::lock_guard lock(mutex_);
+    spare_.push_back(std::move(leg.socket));
+    ++came_back;
   }
 
   std::optional<DialReason> refuse;
   std::uint64_t server_netns = 0;
   std::shared_ptr<const ConnectionInfo> info;
   std::atomic<std::uint16_t> last_client_port{0};
+  bool keeps = false;  // asks for its sockets back, and connects them again
+  std::atomic<int> came_back{0};
+  std::atomic<int> went_again{0};
 
  private:
+  UniqueFd take_spare() {
+    const std::lock_guard lock(mutex_);
+    if (spare_.empty()) return {};
+    UniqueFd fd = std::move(spare_.back());
+    spare_.pop_back();
+    ++went_again;
+    return fd;
+  }
+
   const std::uint16_t port_;
   const int buffer_bytes_;
+  std::mutex mutex_;
+  std::vector<UniqueFd> spare_;
 };
 
 struct Pair {
