@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
  * cgroup_skb: feeds the packets of sockets that speak HTTP/1 to the sniffer (lib/http1.h). Sockets
- * that do not have no storage in mesh_http1s, and one look-up is all that their packets cost.
+ * that do not have no storage in mesh_http1s, and one look-up is all that their packets cost, if
+ * there are services that speak it.
  * Packets always pass, but for two kinds, both to listening sockets: one for an address of the
  * node's prefixes that its namespace was not given (such a pod has no sk_lookup program (yet), and
  * this one sits on the cgroup, so that it is there before the pod is); and one for the mesh port of
@@ -174,6 +175,12 @@ static __always_inline int mesh_skb_may_enter(struct __sk_buff *skb, struct bpf_
 	return 0;
 }
 
+/*
+ * Set by the agent before it attaches the egress program, for good: until then nothing is sniffed,
+ * and the packets of a mesh without HTTP need not be looked up.
+ */
+volatile __u32 mesh_sniffs = 0;
+
 SEC("cgroup_skb/egress")
 int mesh_skb_egress(struct __sk_buff *skb)
 {
@@ -196,7 +203,7 @@ int mesh_skb_ingress(struct __sk_buff *skb)
 
 	if (!sk)
 		return 1;
-	s = bpf_sk_storage_get(&mesh_http1s, sk, 0, 0);
+	s = mesh_sniffs ? bpf_sk_storage_get(&mesh_http1s, sk, 0, 0) : 0;
 	if (s) {
 		if (s->http.status == MESH_HTTP1_ACTIVE)
 			mesh_skb_feed(skb, &s->http, 0);

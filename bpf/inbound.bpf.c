@@ -15,7 +15,7 @@ static __always_inline int admit_local(const struct mesh_addr_owner *owner,
 {
 	__u32 source = admit->source;
 
-	if (source == MESH_LABEL_NODE || admit->netns == owner->netns ||
+	if (source == MESH_LABEL_NODE || admit->netns == owner->netns || policy_is_open() ||
 	    policy_allows_at(&client->remote, client->remote_port, owner->label, source))
 		return SK_PASS;
 	mesh_deny(MESH_DENY_POLICY);

@@ -133,6 +133,9 @@ Status Programs::load(const Options& options) {
   cgroup_id_ = *id;
   if (!taking_over_) generation_ = next_generation(pins_.map("mesh_runtime"));
   skeleton_->rodata->mesh_generation = generation_;
+  // What an earlier agent's services wanted, until there are some of ours.
+  const auto egress = pins_.link(bpf_program__name(skeleton_->progs.mesh_skb_egress));
+  skeleton_->bss->mesh_sniffs = UniqueFd(bpf_obj_get(egress.c_str())).valid() ? 1 : 0;
 
   auto tracing =
       options.disable_tracing ? Status(fail("switched off by --disable-tracing")) : probe_tracing();
@@ -221,6 +224,9 @@ Status Programs::attach_cgroup_program(bpf_program* program) {
 }
 
 Status Programs::attach_sniffer() {
+  // Before the first socket that sniffs, whose answers must not pass unseen. For good: sockets that
+  // are open when the last such service goes are read on.
+  skeleton_->bss->mesh_sniffs = 1;
   if (auto status = attach_cgroup_program(skeleton_->progs.mesh_skb_egress); !status)
     return context(std::move(status).error(), "attach the HTTP sniffer");
   return {};

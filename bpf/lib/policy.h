@@ -12,6 +12,17 @@ static __always_inline struct mesh_policy *policy_now(void)
 	return bpf_map_lookup_elem(&mesh_policy, &zero);
 }
 
+/*
+ * Everybody may talk to everybody: a mesh without intentions needs to know neither who asks nor
+ * what answers. One generation says it all, so there is nothing to look at twice.
+ */
+static __always_inline int policy_is_open(void)
+{
+	const struct mesh_policy *policy = policy_now();
+
+	return policy && !policy->kinds && policy->default_verdict == MESH_VERDICT_ALLOW;
+}
+
 static __always_inline __u32 policy_verdict(const struct mesh_policy *policy, __u32 kind,
 					    __u32 destination, __u32 source)
 {
@@ -73,7 +84,6 @@ static __always_inline int policy_allows_workload(const struct mesh_addr *addr, 
 						  __u32 source)
 {
 	struct mesh_residents *residents = bpf_map_lookup_elem(&mesh_residents, addr);
-	struct mesh_policy *policy;
 
 	if (!residents)
 		return mesh_policy_allows(label, source);
@@ -83,10 +93,7 @@ static __always_inline int policy_allows_workload(const struct mesh_addr *addr, 
 		if (!mesh_policy_allows(residents->service[i], source))
 			return 0;
 	}
-	if (residents->count == MESH_RESIDENTS)
-		return 1;
-	policy = policy_now();
-	return policy && !policy->kinds && policy->default_verdict == MESH_VERDICT_ALLOW;
+	return residents->count == MESH_RESIDENTS || policy_is_open();
 }
 
 /* What answers at an address and port of a workload, and whether the source may reach it. */
