@@ -241,6 +241,34 @@ TEST_F(Capture, AServerThatSpeaksFirstIsNotKeptWaiting) {
   EXPECT_LT(std::stod(result.out), 0.15);
 }
 
+// Nagle's algorithm holds the second write back until the first is acknowledged, and a delayed ACK
+// of the relay's would make that 40 ms. The server answers to both writes together.
+TEST_F(Capture, AClientThatWritesTwiceIsNotKeptWaiting) {
+  Process server = server_->spawn({"/usr/bin/python3", "-c",
+                                   "import socket\n"
+                                   "s = socket.create_server(('', 8081))\n"
+                                   "while True:\n"
+                                   "    c, _ = s.accept()\n"
+                                   "    if c.recv(8, socket.MSG_WAITALL): c.send(b'done')\n"
+                                   "    c.close()\n"});
+  const std::string script =
+      "import socket, sys, time\n"
+      "def once():\n"
+      "    with socket.create_connection((sys.argv[1], 80)) as s:\n"
+      "        begin = time.monotonic()\n"
+      "        s.send(b'head')\n"
+      "        s.send(b'body')\n"
+      "        assert s.recv(4)\n"
+      "        return time.monotonic() - begin\n"
+      "for _ in range(500):\n"
+      "    try: once(); break\n"
+      "    except OSError: time.sleep(0.02)\n"
+      "print(min(once() for _ in range(20)))\n";
+  const RunResult result = client_->run({"/usr/bin/python3", "-c", script, vip4("relayed")});
+  ASSERT_TRUE(result.ok()) << result.describe();
+  EXPECT_LT(std::stod(result.out), 0.03);
+}
+
 TEST_F(Capture, NobodyListensIsRefusedAndCountedAsFailed) {
   expect_not_denied(
       [&] { EXPECT_EQ(run_client(*client_, vip4("web"), 80)["errno"], "ECONNREFUSED"); });
