@@ -15,8 +15,12 @@ constexpr std::size_t kMaxPlain = 16384;
 constexpr std::size_t kMaxSealed = kMaxPlain + 256;  // TLSCiphertext.length
 constexpr std::size_t kMaxRecord = kHeaderBytes + kMaxSealed;
 constexpr std::size_t kSealOverhead = kHeaderBytes + 1 + kTagBytes;  // header, type, tag
-// What may wait for the socket: one full record and a close_notify behind it.
-constexpr std::size_t kMaxCipherOut = kMaxPlain + kSealOverhead + 2 + kSealOverhead;
+// Sealed before one send and opened after one recv at most, when the caller has so much or room for
+// it: what a segment of 64 KiB holds.
+constexpr std::size_t kBatchRecords = 4;
+constexpr std::size_t kMaxBatch = kBatchRecords * (kMaxPlain + kSealOverhead);
+// What may wait for the socket: a batch, and an end of stream and a close_notify behind it.
+constexpr std::size_t kMaxCipherOut = kMaxBatch + 2 * (2 + kSealOverhead);
 
 enum class ContentType : std::uint8_t {
   Invalid = 0,

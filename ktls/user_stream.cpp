@@ -11,9 +11,17 @@
 namespace mesh::ktls {
 namespace {
 
-// One record each, for all streams of a thread: between calls nothing of value is in them.
-thread_local std::array<std::byte, kMaxRecord> receive_scratch;
-thread_local std::array<std::byte, kMaxPlain + kSealOverhead> send_scratch;
+// For all streams of a thread: between calls nothing of value is in them.
+thread_local std::array<std::byte, kMaxBatch> receive_scratch;
+thread_local std::array<std::byte, kMaxBatch> send_scratch;
+static_assert(kMaxBatch >= kMaxRecord);
+
+// How much to receive for a read of so many bytes: full records that fit, so that all of them can
+// be opened and a full stream stays cut where records are cut. One record at least, padded or not.
+std::size_t receive_limit(std::size_t room) {
+  const std::size_t records = std::min(room / kMaxPlain, kBatchRecords);
+  return std::max(records * (kMaxPlain + kSealOverhead), kMaxRecord);
+}
 
 constexpr std::array<std::byte, 2> kCloseNotify{std::byte{1}, std::byte{0}};
 
@@ -86,16 +94,15 @@ Io UserStream::read(int fd, std::span<std::byte> into) {
     std::copy(cipher_in_.begin(), cipher_in_.end(), receive_scratch.begin());
     std::size_t have = cipher_in_.size();
     if (!has_record(cipher_in_)) {
-      // Never more than one record: a full stream stays cut where records are cut.
-      const ssize_t got =
-          ::recv(fd, receive_scratch.data() + have, receive_scratch.size() - have, MSG_DONTWAIT);
+      const std::size_t wanted = receive_limit(into.size()) - have;
+      const ssize_t got = ::recv(fd, receive_scratch.data() + have, wanted, MSG_DONTWAIT);
       if (got == 0) return rx_failed(ECONNABORTED);
       if (got < 0) {
         if (errno == EINTR) continue;
         if (errno == EAGAIN) return {Io::Kind::Blocked, 0, 0};
         return rx_failed(errno);
       }
-      drained_ = static_cast<std::size_t>(got) < receive_scratch.size() - have;
+      drained_ = static_cast<std::size_t>(got) < wanted;
       have += static_cast<std::size_t>(got);
     }
     const std::size_t count = open_records(std::span(receive_scratch).first(have), into);
@@ -190,12 +197,17 @@ Io UserStream::write(int fd, std::span<const std::byte> from) {
   if (before.kind != Io::Kind::Bytes) return before;
   std::size_t taken = 0;
   while (taken < from.size() && cipher_out_.empty()) {
-    const auto part = from.subspan(taken, std::min(kMaxPlain, from.size() - taken));
-    const auto length = tx_.seal(ContentType::ApplicationData, part, send_scratch);
-    if (!length) return tx_failed(EIO);
-    state_.tx.bytes += part.size();
-    taken += part.size();
-    const Io sent = send_or_keep(fd, std::span(send_scratch).first(*length));
+    std::size_t sealed = 0;
+    for (std::size_t i = 0; i < kBatchRecords && taken < from.size(); ++i) {
+      const auto part = from.subspan(taken, std::min(kMaxPlain, from.size() - taken));
+      const auto length =
+          tx_.seal(ContentType::ApplicationData, part, std::span(send_scratch).subspan(sealed));
+      if (!length) return tx_failed(EIO);
+      state_.tx.bytes += part.size();
+      taken += part.size();
+      sealed += *length;
+    }
+    const Io sent = send_or_keep(fd, std::span(send_scratch).first(sealed));
     if (sent.kind == Io::Kind::Failed) return sent;
   }
   return bytes_of(taken);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// TLS 1.3 records in user space, for kernels without tls: one record is read and one is written at
-// a time, and nothing is kept between calls but records that were cut in the middle.
+// TLS 1.3 records in user space, for kernels without tls: a few records are read or written at a
+// time, and nothing is kept between calls but what was cut in the middle.
 #pragma once
 
 #include <memory>

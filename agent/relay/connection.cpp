@@ -134,9 +134,8 @@ Connection::Step Connection::advance(Flow& flow) {
 // Small messages: one recv into the worker's buffer, one send out of it. What the other side does
 // not take is kept aside, and nothing more is read until it is gone.
 Connection::Step Connection::copy(Flow& flow) {
-  // A large send is cheaper for kTLS than four small ones.
-  const auto scratch =
-      flow.bulk && flow.out.stream() != nullptr ? worker_.bulk_scratch() : worker_.scratch();
+  // One large send is cheaper than four small ones, into kTLS and everywhere else.
+  const auto scratch = flow.bulk ? worker_.bulk_scratch() : worker_.scratch();
   const Io got = flow.in.read(scratch);
   if (got.kind == Io::Kind::Blocked) return Step::NeedReadable;
   if (got.kind == Io::Kind::Eof) return Step::Eof;

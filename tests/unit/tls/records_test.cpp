@@ -230,6 +230,101 @@ TEST_F(RecordsTest, IdleStreamHoldsNoBuffer) {
   }
 }
 
+// Both ends of a batch: what one write seals goes with one send, and one read opens all of it.
+TEST_F(RecordsTest, SeveralRecordsInOneWriteAndOneRead) {
+  const std::string text = pattern(4 * kMaxPlain, 7);
+  const Io put = connected_->server.stream->write(connected_->pair.server.get(),
+                                                  std::as_bytes(std::span(text)));
+  ASSERT_EQ(put.kind, Io::Kind::Bytes);
+  ASSERT_EQ(put.bytes, text.size());
+  ASSERT_FALSE(connected_->server.stream->unsent());
+  const int queued = static_cast<int>(kMaxBatch);
+  ASSERT_EQ(::setsockopt(client_fd(), SOL_SOCKET, SO_RCVLOWAT, &queued, sizeof(queued)), 0);
+  ASSERT_TRUE(wait_for(client_fd(), 1));
+  std::string got(text.size() + 100, '\0');
+  EXPECT_EQ(client().read(client_fd(), std::as_writable_bytes(std::span(got))).bytes, text.size());
+  got.resize(text.size());
+  EXPECT_EQ(got, text);
+  EXPECT_FALSE(client().buffered());
+}
+
+// Room for two records and some: the third is opened in part, and no byte is lost between reads.
+TEST_F(RecordsTest, ReadsOfAnySizeWhileManyRecordsWait) {
+  std::string sent;
+  for (const std::size_t size : {std::size_t{16384}, std::size_t{1}, std::size_t{9000},
+                                 std::size_t{16384}, std::size_t{16384}, std::size_t{300}}) {
+    const std::string part = pattern(size, size + sent.size());
+    send(size == 9000 ? forger_->padded(ContentType::ApplicationData, part, 500)
+                      : forger_->seal(ContentType::ApplicationData, part));
+    sent += part;
+  }
+  for (const std::size_t room : {40'000u, 65'536u, 16'384u, 20'000u, 7u}) {
+    std::string got;
+    std::vector<std::byte> buffer(room);
+    SCOPED_TRACE(room);
+    if (room != 40'000u) {
+      for (std::size_t at = 0; at < sent.size(); at += 10'000)
+        send(forger_->seal(ContentType::ApplicationData, sent.substr(at, 10'000)));
+    }
+    while (got.size() < sent.size()) {
+      const Io io = client().read(client_fd(), buffer);
+      if (io.kind == Io::Kind::Blocked) {
+        ASSERT_TRUE(wait_for(client_fd(), 1));
+        continue;
+      }
+      ASSERT_EQ(io.kind, Io::Kind::Bytes);
+      got.append(reinterpret_cast<const char*>(buffer.data()), io.bytes);
+    }
+    EXPECT_TRUE(got == sent);
+  }
+}
+
+TEST_F(RecordsTest, WhatTheSocketDoesNotTakeIsBoundedAndCanBeHandedOver) {
+  connected_ = connect(scene_, 4096);
+  ASSERT_TRUE(connected_);
+  Stream& server = *connected_->server.stream;
+  const int fd = connected_->pair.server.get();
+  const std::string text = pattern(64 * 1024, 3);
+  std::string sent;
+  while (!server.unsent()) {
+    const Io put = server.write(fd, std::as_bytes(std::span(text)));
+    ASSERT_EQ(put.kind, Io::Kind::Bytes);
+    sent += text.substr(0, put.bytes);
+    ASSERT_LT(sent.size(), 64u << 20) << "the socket takes all";
+  }
+  EXPECT_EQ(server.write(fd, std::as_bytes(std::span(text))).kind, Io::Kind::Blocked);
+  EXPECT_EQ(server.end_stream(fd).kind, Io::Kind::Bytes);
+  EXPECT_EQ(server.close_notify(fd).kind, Io::Kind::Blocked);
+  const StreamState state = server.export_state();
+  EXPECT_GT(state.cipher_out.size(), kMaxPlain) << "a batch is kept";
+  EXPECT_LE(state.cipher_out.size(), kMaxCipherOut);
+  auto parsed = parse_stream_state(serialize(state));
+  ASSERT_TRUE(parsed) << parsed.error().what;
+  auto successor = import_stream(std::move(*parsed));
+  ASSERT_TRUE(successor) << successor.error().what;
+  client().allow_end_stream();
+  std::string got;
+  std::vector<std::byte> buffer(30'000);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (true) {
+    if ((*successor)->unsent()) (void)(*successor)->flush(fd);
+    const Io io = client().read(client_fd(), buffer);
+    if (io.kind == Io::Kind::Blocked) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+      (void)wait_for(client_fd(), 1, std::chrono::milliseconds(10));  // or until there is room
+      continue;
+    }
+    if (io.kind != Io::Kind::Bytes) {
+      EXPECT_EQ(io.kind, Io::Kind::Eof);
+      break;
+    }
+    got.append(reinterpret_cast<const char*>(buffer.data()), io.bytes);
+  }
+  EXPECT_TRUE(got == sent);
+  EXPECT_EQ(read_end(client(), client_fd()).kind, Io::Kind::Eof);
+  EXPECT_TRUE(client().peer_closed());
+}
+
 TEST_F(RecordsTest, StateOfAnotherShapeIsRefused) {
   StreamState state = connected_->client.stream->export_state();
   state.cipher_out.resize(10);
