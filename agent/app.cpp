@@ -4,6 +4,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include "agent/app_impl.h"
 
 namespace mesh {
@@ -29,6 +31,9 @@ Status App::start() {
 Status App::start_parts() {
   MESH_TRY(require_privileges(), "start");
   raise_descriptor_limit();
+  auto manager = ServiceManager::at(std::getenv("NOTIFY_SOCKET"));
+  if (!manager) return context(manager.error(), "start");
+  manager_ = std::move(*manager);
   if (options_.takeover) MESH_TRY(ask_former(), "takeover");
   // Sockets before programs: when a port is taken, nothing has been attached yet.
   MESH_TRY(start_endpoints(), "start");

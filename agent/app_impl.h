@@ -24,6 +24,7 @@
 #include "agent/base/log.h"
 #include "agent/base/netns.h"
 #include "agent/base/pace.h"
+#include "agent/base/service_manager.h"
 #include "agent/bpf/abi_convert.h"
 #include "agent/bpf/datapath.h"
 #include "agent/bpf/metrics_source.h"
@@ -73,6 +74,7 @@ class App {
   void add_admin_commands();
   void add_debug_pages();
   void beat();
+  void tell_manager();
   void await_signal();
   void begin_drain();
   void drain();
@@ -112,6 +114,8 @@ class App {
   std::unique_ptr<TlsCollector> tls_collector_;
   std::unique_ptr<DnsCollector> dns_collector_;
   std::unique_ptr<HealthCollector> health_collector_;
+  ServiceManager manager_;
+  bool manager_hears_ = true;
   std::uint64_t beats_ = 0;
   Pace record_sweep_{kRecordSweep};
   bool draining_ = false;

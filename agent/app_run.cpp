@@ -66,10 +66,17 @@ void App::beat() {
     std::lock_guard lock(degraded_mutex_);
     degraded_ = std::move(now);
   }
+  tell_manager();
   heartbeat_.expires_after(kHeartbeat);
   heartbeat_.async_wait([this](boost::system::error_code code) {
     if (!code) beat();
   });
+}
+
+void App::tell_manager() {
+  const auto told = manager_.tell({not_ready(), draining_});
+  if (!told && manager_hears_) log::warn("{}", told.error().what);
+  manager_hears_ = told.has_value();
 }
 
 std::optional<std::string> App::not_ready() const {
@@ -160,6 +167,7 @@ void App::await_signal() {
 // so local connections go on and the next agent takes over. The endpoints answer until the last
 // relayed connection is gone.
 void App::begin_drain() {
+  tell_manager();
   if (auto status = datapath_->stop_heartbeat(); !status)
     log::error("stop: {}", status.error().what);
   heartbeat_.cancel();

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent dies, comes back, is stopped, is cleaned up; and pods come and go while it runs.
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
 #include <filesystem>
 #include <thread>
 
@@ -144,6 +148,42 @@ TEST_F(Lifecycle, OrderlyStopKeepsLocalConnectionsAndDrainsRelayed) {
   EXPECT_TRUE(agent().stop().ok()) << agent().log();
   EXPECT_EQ(local.say("b")["reply"], "b");
   EXPECT_TRUE(run_client(*client_, web, 80)["ok"]);
+}
+
+// systemd's Type=notify, with a socket of ours in its place.
+TEST_F(Lifecycle, TheServiceManagerIsTold) {
+  const std::string path = node().work_dir() + "/notify";
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  ASSERT_LT(path.size(), sizeof(address.sun_path));
+  std::copy(path.begin(), path.end(), address.sun_path);
+  const UniqueFd manager(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  ASSERT_EQ(::bind(manager.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  std::string heard;
+  const auto hears = [&](const std::string& text) {
+    return eventually(
+        kSettle,
+        [&] {
+          char buffer[4096];
+          const ssize_t n = ::recv(manager.get(), buffer, sizeof(buffer), 0);
+          if (n > 0) heard.append(buffer, static_cast<std::size_t>(n));
+          return heard.find(text) != std::string::npos;
+        },
+        fmt::format("the manager hears {}", text));
+  };
+  // Not ready as long as the catalog cannot be applied.
+  node().write_config("services.json", "{");
+  AgentOptions options;
+  options.env = {{"NOTIFY_SOCKET", path}};
+  options.not_ready = "the catalog is refused";
+  agent_.emplace(node(), options);
+  EXPECT_TRUE(hears("STATUS=the catalog is refused"));
+  EXPECT_EQ(heard.find("READY=1"), std::string::npos) << heard;
+  start();
+  EXPECT_TRUE(hears("READY=1\nSTATUS=ready\n"));
+  EXPECT_EQ(heard.find("STOPPING=1"), std::string::npos) << heard;
+  EXPECT_TRUE(agent().stop().ok()) << agent().log();
+  EXPECT_TRUE(hears("STOPPING=1\n"));
 }
 
 TEST_F(Lifecycle, DrainEndsAtItsTimeLimit) {
