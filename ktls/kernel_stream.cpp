@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 #ifndef SOL_TLS
 #define SOL_TLS 282
@@ -22,6 +23,12 @@
 
 namespace mesh::ktls {
 namespace {
+
+// Of a pipe, for one record: a full one may come in five pages, and a small one takes a page.
+// Kernels before 6.1.189 and 6.12.112 lose bytes when the pipe has less room than the record.
+constexpr std::size_t kPipeRoom = 5 * 4096;
+// Moved by one splice_in, so that the other side's TCP gets it in one send: a segment's worth.
+constexpr std::size_t kSpliceBatch = 64 * 1024;
 
 Io bytes_of(std::size_t count) { return {Io::Kind::Bytes, 0, count}; }
 Io failed_with(int errnum) { return {Io::Kind::Failed, errnum, 0}; }
@@ -118,6 +125,8 @@ KernelStream::KernelStream(StreamState state)
   state_.kernel = true;
   state_.tx.keys = {};
   state_.rx.keys = {};
+  // Of a stream that was handed over: no event will come for it.
+  end_waits_ = state_.stream_ended || state_.eof || state_.rx_failed != 0;
 }
 
 Io KernelStream::rx_failed(int errnum) {
@@ -170,6 +179,8 @@ std::optional<Io> KernelStream::on_control(ContentType type, std::span<const std
 
 Io KernelStream::read(int fd, std::span<std::byte> into) {
   if (into.empty()) return bytes_of(0);
+  end_waits_ = false;
+  if (std::exchange(state_.stream_ended, false)) return {Io::Kind::Eof, 0, 0};
   while (true) {
     if (state_.rx_failed != 0) return failed_with(state_.rx_failed);
     if (state_.eof) return {Io::Kind::Eof, 0, 0};
@@ -198,7 +209,28 @@ Io KernelStream::read(int fd, std::span<std::byte> into) {
   }
 }
 
+// splice(2) moves one record at most, and each send into TCP makes packets of its own.
 Io KernelStream::splice_in(int fd, int pipe_write_end, std::size_t max) {
+  end_waits_ = false;
+  if (std::exchange(state_.stream_ended, false)) return {Io::Kind::Eof, 0, 0};
+  const std::size_t records = std::max<std::size_t>(max / kPipeRoom, 1);
+  std::size_t moved = 0;
+  for (std::size_t i = 0; i < records && moved < kSpliceBatch; ++i) {
+    const Io io = splice_record(fd, pipe_write_end, max - moved);
+    if (io.kind == Io::Kind::Bytes) {
+      moved += io.bytes;
+      continue;
+    }
+    if (moved == 0) return io;
+    // The next call says it, behind these bytes. Blocked it finds out for itself.
+    if (io.kind == Io::Kind::Eof && !state_.eof) state_.stream_ended = true;
+    end_waits_ = io.kind != Io::Kind::Blocked;
+    break;
+  }
+  return bytes_of(moved);
+}
+
+Io KernelStream::splice_record(int fd, int pipe_write_end, std::size_t max) {
   while (true) {
     if (state_.rx_failed != 0) return failed_with(state_.rx_failed);
     if (state_.eof) return {Io::Kind::Eof, 0, 0};

@@ -35,7 +35,7 @@ class KernelStream final : public Stream {
   [[nodiscard]] bool can_splice() const override { return true; }
   Io splice_in(int fd, int pipe_write_end, std::size_t max) override;
   [[nodiscard]] bool drained() const override { return drained_; }
-  [[nodiscard]] bool buffered() const override { return false; }
+  [[nodiscard]] bool buffered() const override { return end_waits_; }
   [[nodiscard]] bool unsent() const override { return false; }
   Io flush(int fd) override;
   Io close_notify(int fd) override;
@@ -54,6 +54,7 @@ class KernelStream final : public Stream {
   void count_read(int fd, std::size_t bytes);
   void count_write(int fd, std::size_t bytes);
   void check_limit(int fd);
+  Io splice_record(int fd, int pipe_write_end, std::size_t max);
   Io send_alert(int fd, std::uint8_t description);
 
   StreamState state_;
@@ -61,6 +62,7 @@ class KernelStream final : public Stream {
   KeyLimit limit_;
   bool exhausted_ = false;
   bool drained_ = false;
+  bool end_waits_ = false;  // an end or failure was met behind bytes, and not told yet
 };
 
 }  // namespace mesh::ktls

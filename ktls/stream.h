@@ -28,8 +28,8 @@ class Stream {
   virtual Io read(int fd, std::span<std::byte> into) = 0;
   virtual Io write(int fd, std::span<const std::byte> from) = 0;
 
-  // True when splice(2) out of the socket gives plain bytes (kTLS RX). splice_in: socket -> pipe;
-  // meets control records as read() does.
+  // True when splice(2) out of the socket gives plain bytes (kTLS RX). splice_in: socket -> a pipe
+  // that is empty and holds `max` bytes; meets control records as read() does.
   [[nodiscard]] virtual bool can_splice() const = 0;
   virtual Io splice_in(int fd, int pipe_write_end, std::size_t max) = 0;
 
@@ -37,7 +37,7 @@ class Stream {
   // raised an edge of its own since the read began (EPOLLET). A FIN that was queued before is the
   // exception: whoever has seen EPOLLRDHUP reads on.
   [[nodiscard]] virtual bool drained() const = 0;
-  // Whether bytes wait in user space that the socket no longer has: no edge will come for them.
+  // Whether bytes or an end wait that the socket no longer has: no edge will come for them.
   [[nodiscard]] virtual bool buffered() const = 0;
   // Whether accepted bytes wait for the socket to become writable (user-space records cut in the
   // middle); flush() moves them: Bytes (done, with 0 or more), Blocked or Failed.

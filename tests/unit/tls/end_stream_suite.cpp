@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Legs that carry several connections: the end of one of them is not the end of the leg.
+#include <fcntl.h>
 #include <poll.h>
+
+#include <algorithm>
 
 #include "tests/unit/tls/stream_suite.h"
 
@@ -37,6 +40,63 @@ TEST_P(StreamSuite, EndStreamEndsOneConnectionAndNotTheLeg) {
   }
   ASSERT_TRUE(close_writing(client(), client_fd()));
   EXPECT_EQ(read_end(server(), server_fd()).kind, Io::Kind::Eof);
+  EXPECT_TRUE(server().peer_closed());
+}
+
+// splice_in moves several records at once: an end among them is told behind their bytes, once, also
+// by a process that takes the stream over in between.
+TEST_P(StreamSuite, EndStreamBehindSplicedRecords) {
+  ASSERT_NO_FATAL_FAILURE(open());
+  if (!server().can_splice()) return;
+  client().allow_end_stream();
+  server().allow_end_stream();
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+  const UniqueFd out(ends[0]), in(ends[1]);
+  const int capacity = ::fcntl(in.get(), F_SETPIPE_SZ, 256 * 1024);
+  ASSERT_GE(capacity, 256 * 1024);
+  for (const std::size_t size : {50'000u, 200'000u}) {
+    const std::string up = pattern(size, size);
+    ASSERT_TRUE(write_all(client(), client_fd(), up));
+    ASSERT_TRUE(end_stream(client(), client_fd()));
+    ASSERT_TRUE(write_all(client(), client_fd(), "next"));
+    std::string got;
+    std::size_t largest = 0;
+    bool waited = false;
+    Io io;
+    while (io.kind != Io::Kind::Eof) {
+      io = server().splice_in(server_fd(), in.get(), static_cast<std::size_t>(capacity));
+      ASSERT_NE(io.kind, Io::Kind::Failed) << io.errnum;
+      if (io.kind == Io::Kind::Blocked) {
+        ASSERT_TRUE(wait_for(server_fd(), POLLIN));
+      }
+      if (io.kind != Io::Kind::Bytes) continue;
+      largest = std::max(largest, io.bytes);
+      std::string part(io.bytes, '\0');
+      ASSERT_EQ(::read(out.get(), part.data(), part.size()), static_cast<ssize_t>(part.size()));
+      got += part;
+      if (!server().buffered()) continue;
+      waited = true;
+      auto state = parse_stream_state(serialize(server().export_state()));
+      ASSERT_TRUE(state) << state.error().what;
+      auto successor = import_stream(std::move(*state));
+      ASSERT_TRUE(successor) << successor.error().what;
+      connected_->server.stream = std::move(*successor);
+      EXPECT_TRUE(server().buffered());
+    }
+    EXPECT_TRUE(got == up);
+    // More than the first window may come in two parts, the end alone in the second.
+    EXPECT_TRUE(waited || size > 65'536) << "the end came by itself";
+    EXPECT_GT(largest, 16'384u);
+    EXPECT_FALSE(server().buffered());
+    EXPECT_EQ(read_some(server(), server_fd(), 4), "next");
+  }
+  // close_notify is an end like that.
+  ASSERT_TRUE(write_all(client(), client_fd(), "last"));
+  ASSERT_TRUE(close_writing(client(), client_fd()));
+  ASSERT_TRUE(wait_for(server_fd(), POLLIN));
+  EXPECT_EQ(server().splice_in(server_fd(), in.get(), 100'000).bytes, 4u);
+  EXPECT_EQ(server().splice_in(server_fd(), in.get(), 100'000).kind, Io::Kind::Eof);
   EXPECT_TRUE(server().peer_closed());
 }
 
