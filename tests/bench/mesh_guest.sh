@@ -15,7 +15,7 @@ ulimit -n 65536
 
 # Operations a repeat. The guest executes some 60 million instructions per second of real time.
 if [[ ${MESH_BENCH_QUICK:-0} == 1 ]]; then
-  repeats=1 round_trips=200 connections=20 bulk_repeats=3
+  repeats=1 round_trips=200 connections=20 bulk_repeats=9
 else
   repeats=3 round_trips=1000 connections=100 bulk_repeats=15
 fi
