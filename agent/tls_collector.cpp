@@ -45,10 +45,11 @@ Status TlsCollector::collect(metrics::TextWriter& out) {
     out.sample(LabelSet{{"side", to_string(side)}, {"reason", "identity"}},
                at(r, side).refused.get());
   }
-  out.family("mesh_tls_limit_hits_total",
-             "Handshakes not begun because too many were under way; connections ended because a "
-             "key was used up.",
-             Type::Counter);
+  out.family(
+      "mesh_tls_limit_hits_total",
+      "Handshakes reset or not begun because too many were under way; connections ended because a "
+      "key was used up.",
+      Type::Counter);
   for (const Side side : kBoth) {
     out.sample(LabelSet{{"side", to_string(side)}, {"limit", "handshakes"}},
                at(r, side).limit.get());

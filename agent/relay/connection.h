@@ -144,6 +144,9 @@ class Connection final : private LegOwner, private Timed {
   // False at EOF, error or end; `got` counts what came.
   Task<bool> read_exactly(Leg& leg, std::span<std::byte> into, std::size_t& got);
   void handshake_failed(Side side, const ktls::HandshakeError& error);
+  // For one more handshake, at the cost of the oldest that a peer began: whoever means it is done
+  // within a few round trips. False: there is none.
+  bool make_room_for_handshake();
   void arm(std::chrono::milliseconds after, DialReason reason);
   void disarm();
   HandshakeCounters& handshakes(Side side);

@@ -243,13 +243,15 @@ Task<bool> Connection::reply(MeshReply reply) {
 }
 
 Task<bool> Connection::shake(Leg& leg, SecureLeg& secure, Side side) {
-  auto& under_way = worker_.handshakes_under_way();
-  if (under_way >= options_.max_handshakes_per_worker) {
+  auto& all = worker_.handshakes();
+  if (all.under_way >= options_.max_handshakes_per_worker && !make_room_for_handshake()) {
     handshakes(side).limit.add();
     dial_failed(DialReason::Handshake);
     co_return false;
   }
-  ++under_way;
+  ++all.under_way;
+  auto place = all.accepted.end();
+  if (side == Side::Inbound) place = all.accepted.insert(place, this);
   shaking_ = &leg;
   arm(options_.handshake_timeout, DialReason::Handshake);
   using Want = ktls::Handshake::Step;
@@ -266,7 +268,8 @@ Task<bool> Connection::shake(Leg& leg, SecureLeg& secure, Side side) {
       break;
     }
   }
-  --under_way;
+  --all.under_way;
+  if (side == Side::Inbound) all.accepted.erase(place);
   shaking_ = nullptr;
   if (end_ != End::None) co_return false;
   disarm();
@@ -300,6 +303,15 @@ Task<bool> Connection::shake(Leg& leg, SecureLeg& secure, Side side) {
   if (security_->reusable) done->stream->allow_end_stream();
   leg.secure(std::move(done->stream));
   co_return true;
+}
+
+bool Connection::make_room_for_handshake() {
+  const auto& accepted = worker_.handshakes().accepted;
+  if (accepted.empty()) return false;
+  Connection& oldest = *accepted.front();
+  oldest.handshakes(Side::Inbound).limit.add();
+  oldest.dial_failed(DialReason::Handshake);  // its coroutine runs to its end in here
+  return true;
 }
 
 void Connection::handshake_failed(Side side, const ktls::HandshakeError& error) {

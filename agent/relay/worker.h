@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -113,7 +114,11 @@ class Worker {
   // Shared by all connections of the worker; never kept across a suspension.
   std::span<std::byte> scratch() { return scratch_; }
   std::span<std::byte> bulk_scratch() { return bulk_scratch_; }
-  [[nodiscard]] std::uint32_t& handshakes_under_way() { return handshakes_under_way_; }
+  struct Handshakes {
+    std::uint32_t under_way = 0;
+    std::list<Connection*> accepted;  // those of them that a peer began, the oldest first
+  };
+  Handshakes& handshakes() { return handshakes_; }
   PipePool& pipes() { return pipes_; }
   Counters& counters() { return counters_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
@@ -147,7 +152,7 @@ class Worker {
   std::vector<std::shared_ptr<EventSink>> buried_sinks_;
   PipePool pipes_;
   Counters counters_;
-  std::uint32_t handshakes_under_way_ = 0;
+  Handshakes handshakes_;
   alignas(64) std::array<std::byte, kScratchBytes> scratch_;
   alignas(64) std::array<std::byte, kBulkBytes> bulk_scratch_;
   std::thread thread_;

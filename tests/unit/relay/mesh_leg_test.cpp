@@ -342,7 +342,30 @@ TEST_F(MeshLegTest, SilentClientsEndInTimeAndAreBounded) {
   EXPECT_TRUE(
       eventually([&] { return failures(Side::Inbound, ktls::HandshakeFailure::Timeout) == 8; }));
   EXPECT_EQ(pool_->active(), 0u);
-  exchange();  // nobody else is affected
+  exchange();
+}
+
+// With as many silent clients as may be, the oldest of them gives way: nobody else is affected.
+TEST_F(MeshLegTest, SilentClientsGiveWayToWhoMeansIt) {
+  PoolOptions options;
+  options.workers = 1;
+  options.handshake_timeout = 60s;
+  options.max_handshakes_per_worker = 8;
+  start_mesh(options);
+  std::vector<UniqueFd> silent;
+  for (int i = 0; i < 20; ++i) {
+    silent.push_back(client_socket());
+    ASSERT_EQ(connect_to(silent.back(), mesh_port_), 0);
+  }
+  EXPECT_TRUE(eventually([&] { return handshakes(Side::Inbound).limit.get() == 12; }));
+  exchange();
+  EXPECT_GE(handshakes(Side::Inbound).limit.get(), 13u);
+  EXPECT_EQ(failures(Side::Inbound, ktls::HandshakeFailure::Timeout), 0u);
+  char byte = 0;
+  EXPECT_LT(::recv(silent[0].get(), &byte, 1, MSG_DONTWAIT), 0);
+  EXPECT_EQ(errno, ECONNRESET) << "the oldest went first";
+  EXPECT_LT(::recv(silent[19].get(), &byte, 1, MSG_DONTWAIT), 0);
+  EXPECT_EQ(errno, EAGAIN);
 }
 
 TEST_F(MeshLegTest, AnIdleLegIsClosedAfterItsTime) {
