@@ -59,12 +59,23 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   workload::Counters w;
   std::size_t missing_listeners = 0;
   capture::Revoker::Counts revoked;
+  std::array<std::size_t, bpf::kBalanceFallbacks> fallbacks{};
   {
     std::lock_guard lock(mutex_);
     w = workloads_;
     missing_listeners = missing_listeners_;
     revoked = revoked_;
+    fallbacks = fallbacks_;
   }
+  out.family("mesh_balance_fallback_services",
+             "Services balanced at random because there is no room for what their policy needs.",
+             Type::Gauge);
+  for (std::size_t i = 1; i < fallbacks.size(); ++i)
+    out.sample(LabelSet{{"reason", bpf::to_string(static_cast<bpf::BalanceFallback>(i))}},
+               fallbacks[i]);
+  one(out, "mesh_balance_corrected_total",
+      "Connections that were counted to an endpoint wrongly, as a walk over all sockets showed.",
+      Type::Counter, datapath_.corrected_loads());
   one(out, "mesh_relay_listeners_missing",
       "Listeners in pods that could not be opened and are tried again.", Type::Gauge,
       missing_listeners);

@@ -20,10 +20,12 @@ class AgentCollector final : public metrics::Collector {
   // Control thread: discovery, workloads and revocation live there, the collection does not.
   void update(const workload::Counters& workloads, std::size_t missing_listeners,
               const capture::Revoker::Counts& revoked) {
+    const auto fallbacks = datapath_.fallbacks();
     std::lock_guard lock(mutex_);
     workloads_ = workloads;
     missing_listeners_ = missing_listeners;
     revoked_ = revoked;
+    fallbacks_ = fallbacks;
   }
 
   [[nodiscard]] std::string_view name() const override { return "agent"; }
@@ -36,6 +38,7 @@ class AgentCollector final : public metrics::Collector {
   workload::Counters workloads_;
   std::size_t missing_listeners_ = 0;
   capture::Revoker::Counts revoked_;
+  std::array<std::size_t, bpf::kBalanceFallbacks> fallbacks_{};
 };
 
 }  // namespace mesh

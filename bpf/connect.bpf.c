@@ -5,10 +5,9 @@
  * sockops, which knows the source port.
  */
 #include "maps.h"
+#include "lib/balance.h"
 #include "lib/dns.h"
 #include "lib/policy.h"
-
-#define MESH_GENERATION_GONE (-1) /* the endpoints were replaced between two look-ups */
 
 static __always_inline int refuse(enum mesh_denial reason)
 {
@@ -26,21 +25,8 @@ struct choice {
 	__u16 asked_port;
 	__u16 passthrough;
 	__u16 remote; /* on another node: by the relay or not at all */
+	__u16 load;   /* slot of mesh_loads */
 };
-
-#define USE_V4 1u
-#define USE_V6 2u
-#define USE_REMOTE_SHIFT 2 /* the same for remote endpoints */
-
-/* 1 or 0 without a branch: the loop below would be looked at twice as often for each. */
-static __always_inline __u32 addr_is_set(const struct mesh_addr *a)
-{
-	__u32 any = a->w[0] | a->w[1] | a->w[2] | a->w[3];
-	__u32 negative = -any;
-
-	asm volatile("" : "+r"(negative)); /* or clang sees through it, and branches */
-	return (any | negative) >> 31;
-}
 
 /*
  * The families by which a socket can use an endpoint: the one it asked for, and IPv4 from an IPv6
@@ -52,45 +38,6 @@ static __always_inline __u32 usable_families(int want_v4, const struct mesh_netn
 	__u32 remote = addr_is_set(&ns->addr4) * USE_V4 | addr_is_set(&ns->addr6) * USE_V6;
 
 	return (want_v4 ? USE_V4 : USE_V4 | USE_V6) | remote << USE_REMOTE_SHIFT;
-}
-
-/*
- * Round robin over the endpoints of a service. 0, MESH_GENERATION_GONE, or the reason why there is
- * none. The agent repeats endpoints in the list so that every window of MESH_ENDPOINT_TRIES has one
- * of each family that the service has.
- */
-static __always_inline int pick_endpoint(struct choice *c, struct mesh_service *svc,
-					 const struct mesh_netns *ns)
-{
-	struct mesh_endpoint_key key = {.service = c->service, .generation = svc->generation};
-	int want_v4 = mesh_addr_is_v4(&c->asked);
-	__u32 usable = usable_families(want_v4, ns);
-	__u32 n = svc->endpoints;
-	__u32 start;
-
-	if (!n)
-		return MESH_DENY_NO_ENDPOINT;
-	start = __sync_fetch_and_add(&svc->next, 1);
-	for (int i = 0; i < MESH_ENDPOINT_TRIES; i++) {
-		const struct mesh_endpoint *e;
-		__u32 remote, use;
-
-		key.index = (start + i) % n;
-		e = bpf_map_lookup_elem(&mesh_endpoints, &key);
-		if (!e)
-			return MESH_GENERATION_GONE;
-		remote = e->flags & MESH_ENDPOINT_REMOTE;
-		use = addr_is_set(&e->addr4) * USE_V4 | addr_is_set(&e->addr6) * USE_V6;
-		use &= usable >> remote * USE_REMOTE_SHIFT;
-		if (use) {
-			c->addr = (want_v4 && (use & USE_V4)) || !(use & USE_V6) ? e->addr4
-										 : e->addr6;
-			c->port = e->port;
-			c->remote = remote;
-			return 0;
-		}
-	}
-	return MESH_DENY_FAMILY;
 }
 
 /* The range that an address belongs to, enum mesh_cidr_kind; 0 for none. */
@@ -123,23 +70,68 @@ static __always_inline int choose_workload(struct choice *c, const struct mesh_a
 	return 0;
 }
 
-static __always_inline int choose_service(struct choice *c, __u32 label,
-					  const struct mesh_netns *ns)
+/*
+ * The address that the connection will come from: the one that the socket is bound to, else the
+ * workload's, of the family asked for if it has one.
+ */
+static __always_inline struct mesh_addr source_of(struct bpf_sock_addr *ctx, int family,
+						  int want_v4, const struct mesh_netns *ns)
 {
-	struct mesh_service *svc = bpf_map_lookup_elem(&mesh_services, &label);
+	struct bpf_sock *sk = ctx->sk;
+	struct mesh_addr bound = {};
 
-	if (!svc)
-		return MESH_DENY_NO_SERVICE;
+	if (!sk)
+		return bound;
+	if (family == AF_INET) {
+		__u32 v4 = sk->src_ip4;
+
+		if (v4)
+			return mesh_addr_v4(v4);
+	} else {
+		bound.w[0] = sk->src_ip6[0];
+		bound.w[1] = sk->src_ip6[1];
+		bound.w[2] = sk->src_ip6[2];
+		bound.w[3] = sk->src_ip6[3];
+		if (addr_is_set(&bound))
+			return bound;
+	}
+	if (want_v4)
+		return addr_is_set(&ns->addr4) ? ns->addr4 : ns->addr6;
+	return addr_is_set(&ns->addr6) ? ns->addr6 : ns->addr4;
+}
+
+static __always_inline int choose_service(struct bpf_sock_addr *ctx, int family, struct choice *c,
+					  __u32 label, const struct mesh_netns *ns)
+{
+	int want_v4 = mesh_addr_is_v4(&c->asked);
+	struct mesh_pick pick = {
+		.service = label,
+		.want_v4 = want_v4,
+		.usable = usable_families(want_v4, ns),
+		.source = source_of(ctx, family, want_v4, ns),
+	};
+	int reason = mesh_pick_endpoint(&pick);
+
+	/* Once more: the catalog changed just now, and the new endpoints are complete. */
+	if (reason == MESH_GENERATION_GONE)
+		reason = mesh_pick_endpoint(&pick);
+	if (reason)
+		return reason > 0 ? reason : MESH_DENY_NO_ENDPOINT;
 	c->service = label;
-	c->flags = svc->flags;
-	return pick_endpoint(c, svc, ns);
+	c->flags = pick.flags;
+	c->addr = pick.addr;
+	c->port = pick.port;
+	c->remote = pick.remote;
+	c->load = pick.load;
+	return 0;
 }
 
 /*
  * Fills `c`; 0, or the reason to refuse. The exact maps come first and the prefixes last: they are
  * the dearest look-up, and only what is in no exact map needs them.
  */
-static __always_inline int choose(struct choice *c, const struct mesh_netns *ns)
+static __always_inline int choose(struct bpf_sock_addr *ctx, int family, struct choice *c,
+				  const struct mesh_netns *ns)
 {
 	struct mesh_addr_owner *owner = bpf_map_lookup_elem(&mesh_addrs, &c->asked);
 	__u32 *label;
@@ -147,14 +139,8 @@ static __always_inline int choose(struct choice *c, const struct mesh_netns *ns)
 	if (owner)
 		return choose_workload(c, owner, ns);
 	label = bpf_map_lookup_elem(&mesh_vips, &c->asked);
-	if (label && ns->klass != MESH_NETNS_HOST) {
-		int reason = choose_service(c, *label, ns);
-
-		/* Once more: the catalog changed just now, and the new endpoints are complete. */
-		if (reason == MESH_GENERATION_GONE)
-			reason = choose_service(c, *label, ns);
-		return reason == MESH_GENERATION_GONE ? MESH_DENY_NO_ENDPOINT : reason;
-	}
+	if (label && ns->klass != MESH_NETNS_HOST)
+		return choose_service(ctx, family, c, *label, ns);
 	switch (in_mesh(&c->asked)) {
 	case MESH_CIDR_NODE:
 	case MESH_CIDR_REMOTE:
@@ -324,7 +310,7 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	ns = bpf_map_lookup_elem(&mesh_netns, &cookie);
 	if (!ns)
 		return in_mesh(&c.asked) ? refuse(MESH_DENY_UNCLASSIFIED) : forget(ctx, s);
-	reason = choose(&c, ns);
+	reason = choose(ctx, family, &c, ns);
 	if (reason)
 		return refuse(reason);
 	if (c.passthrough) {
@@ -368,6 +354,7 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	s->series.path = path;
 	s->peer_addr = c.asked;
 	s->peer_port = c.asked_port;
+	s->load = c.load;
 	if (relay || dns) {
 		s->target_addr = c.addr;
 		s->target_port = c.port;

@@ -7,6 +7,7 @@
 #define MESH_MAPS_H
 
 #include "lib/kernel.h"
+#include "mesh/balance.h"
 #include "mesh/dns.h"
 #include "mesh/flow.h"
 #include "mesh/http1.h"
@@ -85,6 +86,23 @@ struct {
 	__type(key, struct mesh_endpoint_key);
 	__type(value, struct mesh_endpoint);
 } mesh_endpoints SEC(".maps") __weak;
+
+/* Room for 512 tables; the agent makes at most 448, since two of one service exist for a moment. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct mesh_table_key);
+	__type(value, struct mesh_table_chunk);
+} mesh_tables SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MESH_LOADS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct mesh_load);
+} mesh_loads SEC(".maps") __weak;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -117,6 +117,22 @@ static __always_inline void record_leg(struct bpf_sock_ops *ops, const struct me
 		mesh_deny(MESH_DENY_NO_MEMORY);
 }
 
+/* One more, or one less, connection to the endpoint that was chosen by its load. */
+static __always_inline void count_load(struct mesh_sock *s, int opened)
+{
+	__u32 slot = s->load;
+	struct mesh_load *load = bpf_map_lookup_elem(&mesh_loads, &slot);
+
+	if (!load)
+		return;
+	if (opened) {
+		__sync_fetch_and_add(&load->opened, 1);
+		s->flags |= MESH_SOCK_LOAD;
+	} else {
+		__sync_fetch_and_add(&load->closed, 1);
+	}
+}
+
 static __always_inline void on_connect(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
@@ -138,6 +154,8 @@ static __always_inline void on_connect(struct bpf_sock_ops *ops)
 		record_admit(ops, s, &t);
 	else if (s->series.path == MESH_PATH_TWOLEG || (s->flags & MESH_SOCK_DNS))
 		record_relay(ops, s, &t);
+	if (s->load && !(s->flags & MESH_SOCK_LOAD))
+		count_load(s, 1);
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
@@ -385,8 +403,11 @@ static __always_inline void on_close(struct bpf_sock_ops *ops)
 	if (pair)
 		accel_leave(sk, s, pair, &key, s->series.reporter == MESH_REPORTER_SOURCE);
 	forget_records(ops, s);
+	if (s->flags & MESH_SOCK_LOAD)
+		count_load(s, 0);
 	/* A socket that connects again starts from nothing. */
-	s->flags &= ~(MESH_SOCK_OPENED | MESH_SOCK_ADMIT | MESH_SOCK_RELAY | MESH_SOCK_ACCEL);
+	s->flags &= ~(MESH_SOCK_OPENED | MESH_SOCK_ADMIT | MESH_SOCK_RELAY | MESH_SOCK_ACCEL |
+		      MESH_SOCK_LOAD);
 }
 
 SEC("sockops")

@@ -65,18 +65,21 @@ void print_status(const json& status) {
   for (const auto& w : status["workloads"])
     fmt::print("{:<24} {:<40} {}\n", w["name"].get<std::string>(), joined(w["addresses"]),
                joined(w["services"]));
-  fmt::print("\n{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {}\n", "SERVICE", "PROTOCOL", "VIP", "VIP6",
-             "PATH", "SOCKMAP", "ENDPOINTS");
+  fmt::print("\n{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {:<14} {}\n", "SERVICE", "PROTOCOL", "VIP",
+             "VIP6", "PATH", "SOCKMAP", "BALANCE", "ENDPOINTS");
   for (const auto& s : status["services"]) {
     std::string endpoints;
     for (const char* place : {"local", "remote", "unreachable"})
       if (const auto n = s["endpoints"][place].get<std::size_t>(); n != 0)
         endpoints += fmt::format("{}{} {}", endpoints.empty() ? "" : ", ", n, place);
     if (endpoints.empty()) endpoints = "none";
-    fmt::print("{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {}\n", s["name"].get<std::string>(),
+    const auto why = s["balance"]["random_because"].get<std::string>();
+    fmt::print("{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {:<14} {}\n", s["name"].get<std::string>(),
                s["protocol"].get<std::string>(), s["vip4"].get<std::string>(),
                s["vip6"].get<std::string>(), s["path"].get<std::string>(),
-               s["acceleration"] == "sockmap" ? "yes" : "no", endpoints);
+               s["acceleration"] == "sockmap" ? "yes" : "no",
+               s["balance"]["policy"].get<std::string>(), endpoints);
+    if (!why.empty()) fmt::print("{:<24} at random: {}\n", "", why);
   }
 }
 

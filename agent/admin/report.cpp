@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "agent/admin/balance_report.h"
 #include "agent/admin/health_report.h"
 #include "agent/admin/tls_report.h"
 #include "agent/bpf/abi_convert.h"
@@ -82,6 +83,7 @@ json status_report(const ReportSources& s) {
   json nodes = json::array();
   if (const auto* catalog = s.controller.catalog()) {
     const capture::Placement placement(node, *catalog);
+    const auto& labels = s.controller.labels().all();
     for (const auto& [name, one] : catalog->nodes()) {
       json cidrs = json::array();
       for (const auto& cidr : one.cidrs) cidrs.push_back(cidr.to_string());
@@ -93,6 +95,9 @@ json status_report(const ReportSources& s) {
     }
     for (const auto& [name, service] : catalog->services()) {
       json endpoints = json::array();
+      const auto label = labels.find(name);
+      const auto id = label == labels.end() ? 0 : label->second;
+      const auto open = s.datapath.open_connections(id);
       std::array<std::size_t, 3> count{};
       for (const auto& instance : service.instances) {
         const auto place = placement.of(instance.address);
@@ -103,6 +108,8 @@ json status_report(const ReportSources& s) {
                              {"node", at == nullptr ? json() : json(at->name)},
                              {"place", capture::to_string(place)},
                              {"enrolled", place == capture::Place::Local}});
+        if (const auto it = open.find(instance.endpoint()); it != open.end())
+          endpoints.back()["connections"] = it->second;
       }
       const auto counted = [&](capture::Place place) {
         return count[static_cast<std::size_t>(place)];
@@ -114,6 +121,7 @@ json status_report(const ReportSources& s) {
                           {"path", service.flags.twoleg ? "twoleg" : "local"},
                           {"acceleration", service.flags.sockmap ? "sockmap" : "none"},
                           {"inbound", service.flags.permissive ? "permissive" : "strict"},
+                          {"balance", balance_report(s.datapath, *catalog, name, id)},
                           {"endpoints",
                            {{"local", counted(capture::Place::Local)},
                             {"remote", counted(capture::Place::Remote)},

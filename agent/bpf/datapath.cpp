@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::uint32_t kZero = 0;
 constexpr std::size_t kMostSwept = 16384;  // records at a time: some 30 ms
+constexpr std::size_t kMostCountedValue = 512;
 
 std::uint64_t monotonic_ns() {
   timespec now{};
@@ -36,9 +37,12 @@ std::uint64_t count_keys(int map_fd, std::size_t key_size, std::uint64_t most) {
   return count;
 }
 
+// But for the slots that this file gives them.
 bool same(const std::vector<mesh_endpoint>& a, std::span<const mesh_endpoint> b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), b.size_bytes()) == 0);
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](mesh_endpoint x, mesh_endpoint y) {
+    x.load = y.load = 0;
+    return std::memcmp(&x, &y, sizeof x) == 0;
+  });
 }
 
 }  // namespace
@@ -57,6 +61,7 @@ Datapath::Datapath(Programs programs)
       runtime_map_(programs_.skeleton().maps.mesh_runtime),
       service_map_(programs_.skeleton().maps.mesh_services),
       endpoint_map_(programs_.skeleton().maps.mesh_endpoints),
+      balancing_(programs_.skeleton().maps.mesh_loads, programs_.skeleton().maps.mesh_tables),
       admit_map_(programs_.skeleton().maps.mesh_admits),
       relay_map_(programs_.skeleton().maps.mesh_relay_in),
       leg_map_(programs_.skeleton().maps.mesh_legs),
@@ -83,12 +88,18 @@ Datapath::Datapath(Programs programs)
 
 void Datapath::read_services() {
   services_.clear();
+  balancing_.forget_all();
   for (auto& [label, service] : service_map_.entries()) {
-    ServiceState state{service, {}};
+    ServiceState state{
+        service,
+        {},
+        {static_cast<mesh_balance>(service.balance), service.choices, service.points},
+        BalanceFallback::None};
     for (std::uint32_t i = 0; i < service.endpoints; ++i) {
       auto endpoint = endpoint_map_.get({label, service.generation, i});
       if (endpoint && *endpoint) state.endpoints.push_back(**endpoint);
     }
+    balancing_.adopt(service, state.endpoints);
     services_.emplace(label, std::move(state));
   }
   // Left by an agent that died between two steps of set_service.
@@ -98,6 +109,10 @@ void Datapath::read_services() {
         it->second.value.endpoints <= key.index)
       (void)endpoint_map_.erase(key);  // costs room, nothing else
   }
+  balancing_.sweep_tables([this](std::uint32_t label, std::uint32_t generation) {
+    const auto it = services_.find(label);
+    return it != services_.end() && it->second.value.generation == generation;
+  });
 }
 
 void Datapath::reread() {
@@ -121,9 +136,10 @@ Status Datapath::take_over() {
 }
 
 Status Datapath::set_service(std::uint32_t label, std::uint32_t flags,
-                             std::span<const mesh_endpoint> endpoints) {
+                             std::span<const mesh_endpoint> endpoints, const Balance& balance) {
   ServiceState& state = services_[label];
-  if (state.value.generation != 0 && state.value.flags == flags && same(state.endpoints, endpoints))
+  if (state.value.generation != 0 && state.value.flags == flags && state.balance == balance &&
+      same(state.endpoints, endpoints) && !balancing_.has_room(state.fallback, endpoints.size()))
     return {};
   const mesh_service old = state.value;
   mesh_service next{};
@@ -131,14 +147,33 @@ Status Datapath::set_service(std::uint32_t label, std::uint32_t flags,
   if (next.generation == 0) next.generation = 1;
   next.endpoints = static_cast<std::uint32_t>(endpoints.size());
   next.flags = flags;
-  for (std::uint32_t i = 0; i < next.endpoints; ++i)
-    MESH_TRY(endpoint_map_.put({label, next.generation, i}, endpoints[i]), "set endpoints");
-  MESH_TRY(service_map_.put(label, next), "set service");
+  std::vector<mesh_endpoint> fresh(endpoints.begin(), endpoints.end());
+  const auto fallback = balancing_.prepare(label, balance, old, fresh, next);
+  const auto write = [&]() -> Status {
+    for (std::uint32_t i = 0; i < next.endpoints; ++i)
+      MESH_TRY(endpoint_map_.put({label, next.generation, i}, fresh[i]), "set endpoints");
+    MESH_TRY(service_map_.put(label, next), "set service");
+    return {};
+  };
+  if (auto status = write(); !status) {
+    (void)balancing_.drop(label, next, fresh);  // the first error is the one to tell
+    return status;
+  }
+  if (fallback != BalanceFallback::None && fallback != state.fallback) {
+    const auto name = names.content().find(label);
+    log::warn("service {} is balanced at random: {}",
+              name == names.content().end() ? std::to_string(label) : name->second.name,
+              to_string(fallback));
+  }
   // What the hooks use from here on, whatever happens to the old ones.
+  const auto before = std::exchange(state.endpoints, std::move(fresh));
   state.value = next;
-  state.endpoints.assign(endpoints.begin(), endpoints.end());
+  state.balance = balance;
+  state.fallback = fallback;
+  // The table last: a hook that finds it gone finds the endpoints gone too, and looks again.
   for (std::uint32_t i = 0; i < old.endpoints; ++i)
     MESH_TRY(endpoint_map_.erase({label, old.generation, i}), "drop old endpoints");
+  MESH_TRY(balancing_.drop(label, old, before), "drop the old balance");
   return {};
 }
 
@@ -148,6 +183,7 @@ Status Datapath::erase_service(std::uint32_t label) {
   MESH_TRY(service_map_.erase(label), "drop service");
   for (std::uint32_t i = 0; i < it->second.value.endpoints; ++i)
     MESH_TRY(endpoint_map_.erase({label, it->second.value.generation, i}), "drop endpoints");
+  MESH_TRY(balancing_.drop(label, it->second.value, it->second.endpoints), "drop service");
   services_.erase(it);
   return {};
 }
@@ -161,9 +197,34 @@ Status Datapath::drop_endpoints(const mesh_addr& address) {
           std::memcmp(&endpoint.addr6, &address, sizeof address) != 0)
         kept.push_back(endpoint);
     if (kept.size() != state.endpoints.size())
-      MESH_TRY(set_service(label, state.value.flags, kept), "drop endpoints");
+      MESH_TRY(set_service(label, state.value.flags, kept, Balance(state.balance)),
+               "drop endpoints");
   }
   return {};
+}
+
+BalanceFallback Datapath::fallback_of(std::uint32_t label) const {
+  const auto it = services_.find(label);
+  return it == services_.end() ? BalanceFallback::None : it->second.fallback;
+}
+
+std::array<std::size_t, kBalanceFallbacks> Datapath::fallbacks() const {
+  std::array<std::size_t, kBalanceFallbacks> count{};
+  for (const auto& [label, state] : services_) ++count[static_cast<std::size_t>(state.fallback)];
+  return count;
+}
+
+std::map<Endpoint, std::uint32_t> Datapath::open_connections(std::uint32_t label) const {
+  std::map<Endpoint, std::uint32_t> out;
+  const auto it = services_.find(label);
+  if (it == services_.end()) return out;
+  for (const auto& endpoint : it->second.endpoints) {
+    if (endpoint.load == 0) continue;
+    const auto open = balancing_.loads().open(endpoint.load);
+    for (const auto& address : {endpoint.addr4, endpoint.addr6})
+      out.insert_or_assign({from_abi(address), endpoint.port}, open);
+  }
+  return out;
 }
 
 std::vector<std::uint32_t> Datapath::services() const {
@@ -304,8 +365,9 @@ std::vector<Datapath::Usage> Datapath::usage() const {
       continue;  // always full, or bounded by the number of sockets
     Usage usage{bpf_map__name(map), 0, bpf_map__max_entries(map)};
     const auto count = [&](const std::byte*, const std::byte*) { ++usage.entries; };
-    // Only plain hashes grow large and have values that are small enough to be read for a count.
-    if (type == BPF_MAP_TYPE_HASH)
+    // Only plain hashes grow large, and nearly all have values that are small enough to be read for
+    // a count.
+    if (type == BPF_MAP_TYPE_HASH && bpf_map__value_size(map) <= kMostCountedValue)
       (void)for_each_entry(bpf_map__fd(map), bpf_map__key_size(map), bpf_map__value_size(map),
                            count);  // a count that ends early is still a count
     else
@@ -322,14 +384,20 @@ Status Datapath::sweep_records() {
   for (const auto& [key, admit] : admit_map_.entries()) admits.emplace_back(key, admit.cookie);
   std::vector<std::pair<mesh_ns_addr, std::uint64_t>> relayed;
   for (const auto& [key, target] : relay_map_.entries()) relayed.emplace_back(key, target.cookie);
-  if (admits.empty() && relayed.empty()) {
+  if (admits.empty() && relayed.empty() && !balancing_.loads().any_open()) {
     stale_cookies_.clear();
     return {};
   }
+  balancing_.loads().begin_walk();
   auto raw = programs_.run_cookies_iterator();
   if (!raw) return context(std::move(raw).error(), "sweep records");
-  std::vector<std::uint64_t> alive(raw->size() / sizeof(std::uint64_t));
-  if (!alive.empty()) std::memcpy(alive.data(), raw->data(), alive.size() * sizeof alive[0]);
+  std::vector<mesh_socket_info> sockets(raw->size() / sizeof(mesh_socket_info));
+  if (!sockets.empty())
+    std::memcpy(sockets.data(), raw->data(), sockets.size() * sizeof sockets[0]);
+  balancing_.loads().end_walk(sockets);
+  std::vector<std::uint64_t> alive;
+  alive.reserve(sockets.size());
+  for (const auto& socket : sockets) alive.push_back(socket.cookie);
   std::sort(alive.begin(), alive.end());
 
   std::set<std::uint64_t> stale;

@@ -15,6 +15,7 @@
 
 #include "agent/base/address.h"
 #include "agent/base/result.h"
+#include "agent/bpf/balancing.h"
 #include "agent/bpf/map.h"
 #include "agent/bpf/policy_map.h"
 #include "agent/bpf/programs.h"
@@ -52,10 +53,21 @@ class Datapath {
   PolicyMap policy;
 
   // Replaces the endpoints of a service: the new generation is complete before it is switched to.
+  // Their slots of mesh_loads are given here.
   Status set_service(std::uint32_t label, std::uint32_t flags,
-                     std::span<const mesh_endpoint> endpoints);
+                     std::span<const mesh_endpoint> endpoints, const Balance& balance = {});
   Status erase_service(std::uint32_t label);
   [[nodiscard]] std::vector<std::uint32_t> services() const;
+  // None: it is balanced as it should be, or not known.
+  [[nodiscard]] BalanceFallback fallback_of(std::uint32_t label) const;
+  // How many services are balanced at random, by why.
+  [[nodiscard]] std::array<std::size_t, kBalanceFallbacks> fallbacks() const;
+  // Open connections of this node's clients to each endpoint of a service that counts them; an
+  // endpoint with two addresses is in it twice.
+  [[nodiscard]] std::map<Endpoint, std::uint32_t> open_connections(std::uint32_t label) const;
+  [[nodiscard]] std::uint64_t corrected_loads() const {  // [any]
+    return balancing_.loads().corrected();
+  }
   // Takes an address that changed hands out of every service.
   Status drop_endpoints(const mesh_addr& address);
 
@@ -70,6 +82,7 @@ class Datapath {
   // Takes out records of connections whose socket has gone without its end being seen (a sockops
   // program of somebody else took our callback away); a record goes at the second call that finds
   // it so, 16,384 of them a call. Walks every record and every socket: some 200 ms for 250,000.
+  // The counts of mesh_loads are put right by the same walk.
   Status sweep_records();
   [[nodiscard]] std::uint64_t swept_records() const {  // [any]
     return swept_records_.load(std::memory_order_relaxed);
@@ -130,6 +143,8 @@ class Datapath {
   struct ServiceState {
     mesh_service value{};
     std::vector<mesh_endpoint> endpoints;
+    Balance balance;
+    BalanceFallback fallback = BalanceFallback::None;
   };
   Status write_runtime();
   void read_services();
@@ -140,6 +155,7 @@ class Datapath {
   Map<std::uint32_t, mesh_runtime> runtime_map_;
   Map<std::uint32_t, mesh_service> service_map_;
   Map<mesh_endpoint_key, mesh_endpoint> endpoint_map_;
+  Balancing balancing_;
   Map<mesh_tuple, mesh_admit> admit_map_;
   Map<mesh_ns_addr, mesh_relay_target> relay_map_;
   Map<mesh_tuple, mesh_leg> leg_map_;

@@ -438,7 +438,8 @@ Status Controller::apply_now() {
   if (http) MESH_TRY(datapath_.programs().attach_sniffer(), "services");
   MESH_TRY(datapath_.ports.sync(desired->ports), "ports");
   for (const auto& [label, service] : desired->services)
-    MESH_TRY(datapath_.set_service(label, service.flags, service.endpoints), "services");
+    MESH_TRY(datapath_.set_service(label, service.flags, service.endpoints, service.balance),
+             "services");
   MESH_TRY(datapath_.vips.sync(desired->vips), "VIPs");
   for (const auto label : datapath_.services())
     if (desired->services.count(label) == 0) MESH_TRY(datapath_.erase_service(label), "services");

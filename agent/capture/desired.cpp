@@ -6,9 +6,8 @@
 #include <unordered_map>
 
 #include "agent/bpf/abi_convert.h"
-#include "agent/capture/endpoint_order.h"
+#include "agent/capture/balance.h"
 #include "agent/capture/targets.h"
-#include "agent/capture/weighted_order.h"
 
 namespace mesh::capture {
 namespace {
@@ -232,16 +231,17 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
     // How connections are treated is up to those who take them.
     out.flags =
         flags_of(active.service != nullptr ? *active.service : service, node.sockmap_available);
-    std::vector<std::uint16_t> weights;
-    weights.reserve(active.instances.size());
+    std::vector<mesh_endpoint> endpoints;
+    endpoints.reserve(active.instances.size());
     for (const auto* instance : active.instances) {
       const bool warning = status_of(*instance) == catalog::CheckStatus::Warning;
       const auto weight = warning ? instance->weights.warning : instance->weights.passing;
-      weights.push_back(std::max<std::uint16_t>(1, weight));
+      endpoints.push_back(placed.at(instance));
+      endpoints.back().weight = std::max<std::uint16_t>(1, weight);
     }
-    for (const auto i : weighted_order(weights))
-      out.endpoints.push_back(placed.at(active.instances[i]));
-    out.endpoints = spread_families(out.endpoints);
+    auto balanced = balance_endpoints(active.balance, endpoints);
+    out.balance = balanced.balance;
+    out.endpoints = std::move(balanced.endpoints);
   }
   return desired;
 }

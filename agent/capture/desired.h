@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "agent/bpf/balancing.h"
 #include "agent/bpf/map.h"
 #include "agent/capture/labels.h"
 #include "agent/catalog/model.h"
@@ -35,6 +36,7 @@ struct NodeState {
 
 struct DesiredService {
   std::uint32_t flags = 0;
+  bpf::Balance balance;
   std::vector<mesh_endpoint> endpoints;
 };
 

@@ -8,11 +8,13 @@ namespace mesh::capture {
 ActiveTarget Targets::of(const catalog::Service& service) const {
   const auto resolution = config::resolve(catalog_.entries(), service.name);
   auto first = instances_of(resolution.target);
+  first.balance = resolution.load_balancer;
   if (!first.instances.empty()) return first;
   for (const auto& next : resolution.failover) {
     auto other = instances_of(next);
     if (other.instances.empty()) continue;
     other.failed_over = true;
+    other.balance = first.balance;
     return other;
   }
   return first;

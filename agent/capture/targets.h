@@ -19,6 +19,8 @@ struct ActiveTarget {
   const catalog::Service* service = nullptr;
   std::vector<const catalog::Instance*> instances;  // usable ones
   bool failed_over = false;
+  // Of the resolver where redirects end, also for failover targets. Null: the default.
+  const config::LoadBalancer* balance = nullptr;
 };
 
 class Targets {

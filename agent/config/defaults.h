@@ -42,6 +42,7 @@ inline constexpr std::chrono::milliseconds kRetryBackoff = 25ms;
 inline constexpr std::uint64_t kMinRingSize = 1024;
 inline constexpr std::uint64_t kMaxRingSize = 8'388'608;
 inline constexpr std::uint32_t kChoiceCount = 2;
+inline constexpr std::uint32_t kMaxChoices = 16;  // what more than this is taken for
 
 inline constexpr std::uint16_t kOutboundListenerPort = 15001;
 inline constexpr std::uint32_t kWeightPassing = 1;

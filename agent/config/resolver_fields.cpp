@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/config/defaults.h"
 #include "agent/config/entry_fields.h"
 #include "agent/config/filter.h"
 
@@ -223,6 +224,18 @@ void decode_fields(Fields& f, LoadBalancer& out) {
     out.max_ring_size = ring->max;
   }
   if (least) out.choice_count = least->choices;
+  const auto sources =
+      std::count_if(out.hash_policies.begin(), out.hash_policies.end(),
+                    [](const auto& by) { return by.field == HashField::SourceIp; });
+  const bool hashes = out.policy == Balance::RingHash || out.policy == Balance::Maglev;
+  if (sources != static_cast<std::ptrdiff_t>(out.hash_policies.size()))
+    f.warn("HashPolicies", fmt::format("but for SourceIP: {}", kNoRequests));
+  if (hashes && sources == 0)
+    f.warn("Policy", "chooses at random: SourceIP is not among the HashPolicies");
+  if (out.choice_count > defaults::kMaxChoices)
+    f.warn("LeastRequestConfig",
+           fmt::format("ChoiceCount: as {}, which is the most that are compared",
+                       defaults::kMaxChoices));
 }
 
 void decode_fields(Fields& f, Subset& out) {
@@ -279,7 +292,6 @@ void read_fields(Fields& f, ServiceResolver& out) {
     if (targets.empty()) targets.push_back(written.to);
     for (const auto& target : targets) known("Failover", target);
   }
-  inert(f, {"LoadBalancer"}, kNotYet);
   if (out.connect_timeout != Duration::zero()) f.warn("ConnectTimeout", std::string(kNotYet));
   if (out.request_timeout != Duration::zero()) f.warn("RequestTimeout", std::string(kNoRequests));
 }

@@ -19,7 +19,7 @@
  * live in <pin-dir>/v<MESH_ABI_VERSION>. Any change to a struct of this folder that is a map key or
  * value raises it (bpf/README.md, "ABI and pins").
  */
-#define MESH_ABI_VERSION 3
+#define MESH_ABI_VERSION 4
 
 /* IPv6 address, or IPv4 as ::ffff:a.b.c.d; network byte order. One form for every map key. */
 struct mesh_addr {

@@ -19,6 +19,7 @@
 #define MESH_SOCK_LEG (1u << 9)	    /* with AGENT: a leg of the relay to an application */
 #define MESH_SOCK_REMOTE (1u << 10) /* twoleg: the endpoint is on another node */
 #define MESH_SOCK_DNS (1u << 11)    /* to port 53: rewritten to the agent's responder */
+#define MESH_SOCK_LOAD (1u << 12)   /* counted in mesh_loads, slot `load` */
 
 /*
  * mesh_socks (socket storage): made by the connect hooks and at PASSIVE_ESTABLISHED; for its own
@@ -40,7 +41,8 @@ struct mesh_sock {
 	struct mesh_addr
 		target_addr; /* twoleg: the endpoint chosen; local: the source address expected */
 	__u16 target_port;   /* host byte order */
-	__u16 pad2[3];
+	__u16 load;	     /* slot of mesh_loads for this connection, 0: none */
+	__u16 pad2[2];
 };
 
 /* Whose HTTP/1 the client's socket sniffs (bpf/README.md, "HTTP/1"). */

@@ -5,6 +5,7 @@
 #define MESH_IDENTITY_H
 
 #include "mesh/abi.h"
+#include "mesh/balance.h"
 
 /*
  * A label names the source or destination of a series: the id of a service of the catalog, or one
@@ -80,6 +81,11 @@ struct mesh_service {
 	__u32 endpoints; /* how many, index 0 .. endpoints-1 */
 	__u32 flags;	 /* MESH_SVC_* */
 	__u32 next;	 /* round robin, advanced by the connect hooks */
+	__u16 balance;	 /* enum mesh_balance */
+	__u16 choices;	 /* MESH_BALANCE_LEAST_REQUEST: how many are compared */
+	__u32 cells;	 /* MESH_BALANCE_SOURCE: of its table, at most MESH_TABLE_CELLS_MAX */
+	__u32 points;	 /* MESH_BALANCE_SOURCE: of the ring that the agent made the table from;
+			    0: by Maglev */
 };
 
 struct mesh_endpoint_key {
@@ -95,7 +101,8 @@ struct mesh_endpoint {
 	struct mesh_addr addr6; /* or zero */
 	__u16 port;		/* host byte order */
 	__u16 flags;		/* MESH_ENDPOINT_* */
-	__u16 pad[2];
+	__u16 load;		/* slot of mesh_loads, 0: not counted */
+	__u16 weight;		/* not 0 where loads are compared */
 };
 
 /* mesh_ports: (workload address, port) -> the service that listens there. */
@@ -113,7 +120,7 @@ struct mesh_port {
 MESH_STATIC_ASSERT(sizeof(struct mesh_netns) == 40, "mesh_netns");
 MESH_STATIC_ASSERT(sizeof(struct mesh_addr_owner) == 16, "mesh_addr_owner");
 MESH_STATIC_ASSERT(sizeof(struct mesh_cidr_key) == 20, "mesh_cidr_key");
-MESH_STATIC_ASSERT(sizeof(struct mesh_service) == 16, "mesh_service");
+MESH_STATIC_ASSERT(sizeof(struct mesh_service) == 28, "mesh_service");
 MESH_STATIC_ASSERT(sizeof(struct mesh_endpoint_key) == 12, "mesh_endpoint_key");
 MESH_STATIC_ASSERT(sizeof(struct mesh_endpoint) == 40, "mesh_endpoint");
 MESH_STATIC_ASSERT(sizeof(struct mesh_port_key) == 20, "mesh_port_key");

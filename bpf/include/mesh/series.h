@@ -150,7 +150,9 @@ enum mesh_denial {
 	X(ACCEL_TCP_UNDRAINED, "sockmap_tcp_not_drained")                                          \
 	X(ACCEL_TCP_ALONE, "sockmap_tcp_peer_not_in_map")                                          \
 	X(ACCEL_TCP_OFF, "sockmap_tcp_switched_off")                                               \
-	X(ACCEL_NO_PAIR, "sockmap_pair_table_full")
+	X(ACCEL_NO_PAIR, "sockmap_pair_table_full")                                                \
+	X(BALANCE_NO_SOURCE,                                                                       \
+	  "balance_no_source") /* balanced by source, and the client has no address: at random */
 
 enum mesh_event {
 #define MESH_X(id, text) MESH_EVENT_##id,

@@ -141,6 +141,45 @@ TEST_F(DesiredTest, APortOfAnotherServiceInTheOtherFamilyStaysTheirs) {
   EXPECT_TRUE(unset(d.services.at(*labels_.get("six")).endpoints.at(0).addr4));
 }
 
+TEST_F(DesiredTest, EachPolicyHasHealthWeightsAndFailover) {
+  workload(7, {"10.0.0.1"});
+  workload(8, {"10.0.0.2"});
+  workload(9, {"10.0.0.3"});
+  auto& web = service("web");
+  for (const char* at : {"10.0.0.1", "10.0.0.2", "10.0.0.3"}) instance(web, at, 80);
+  web.instances[1].weights = {4, 2};
+  instance(service("spare"), "10.0.0.3", 81);
+  node_.health = {{"web0", catalog::CheckStatus::Critical},
+                  {"web1", catalog::CheckStatus::Warning}};
+  auto& resolver = entries_.resolvers["web"];
+  resolver.name = "web";
+  resolver.failover["*"].targets = {{"spare", "", "", ""}};
+  entries_.resolvers["spare"].name = "spare";
+  for (const auto policy :
+       {config::Balance::RoundRobin, config::Balance::Random, config::Balance::LeastRequest,
+        config::Balance::RingHash, config::Balance::Maglev}) {
+    config::LoadBalancer balancer;
+    balancer.policy = policy;
+    balancer.hash_policies.resize(1);
+    resolver.load_balancer = balancer;
+    node_.health["web2"] = catalog::CheckStatus::Passing;
+    const auto d = result();
+    const auto& out = d.services.at(*labels_.get("web"));
+    const bool by_table = out.balance.policy == MESH_BALANCE_SOURCE;
+    EXPECT_EQ(out.endpoints.size(), by_table ? 2u : 3u) << static_cast<int>(policy);
+    for (const auto& e : out.endpoints)
+      EXPECT_EQ(e.weight, equal(e.addr4, abi("10.0.0.2")) ? 2 : 1);
+    // Another resolver's service does not have its balance; failed over, the first still does.
+    EXPECT_EQ(d.services.at(*labels_.get("spare")).balance, bpf::Balance{});
+    node_.health["web1"] = node_.health["web2"] = catalog::CheckStatus::Critical;
+    const auto over = result().services.at(*labels_.get("web"));
+    ASSERT_EQ(over.endpoints.size(), 1u);
+    EXPECT_EQ(over.endpoints[0].port, 81);
+    EXPECT_EQ(over.balance.policy, out.balance.policy);
+    node_.health["web1"] = catalog::CheckStatus::Warning;
+  }
+}
+
 TEST_F(DesiredTest, CarriesTheFlagsOfTheService) {
   workload(7, {"10.0.0.1"});
   auto& web = service("web");

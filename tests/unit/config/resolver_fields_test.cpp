@@ -86,6 +86,27 @@ TEST(ResolverFields, LoadBalancer) {
             5u);
 }
 
+TEST(ResolverFields, WhatOfALoadBalancerIsWithoutEffect) {
+  const auto warnings = [](std::string_view fields) {
+    return resolver(R"("LoadBalancer":{)" + std::string(fields) + "}").warnings;
+  };
+  for (auto fine : {R"("Policy":"random")", R"("Policy":"round_robin")", R"("Policy":"")",
+                    R"("Policy":"least_request","LeastRequestConfig":{"ChoiceCount":16})",
+                    R"("Policy":"maglev","HashPolicies":[{"SourceIP":true}])",
+                    R"("Policy":"ring_hash","RingHashConfig":{"MinimumRingSize":9},
+                       "HashPolicies":[{"SourceIP":true,"Terminal":true}])"})
+    EXPECT_THAT(warnings(fine), IsEmpty()) << fine;
+  const std::string header = R"({"Field":"header","FieldValue":"h"})";
+  EXPECT_THAT(warnings(R"("Policy":"maglev","HashPolicies":[{"SourceIP":true},)" + header + "," +
+                       header + "]"),
+              ElementsAre(HasSubstr("HashPolicies: but for SourceIP: has no effect")));
+  EXPECT_THAT(warnings(R"("Policy":"maglev","HashPolicies":[)" + header + "]"), SizeIs(2));
+  EXPECT_THAT(warnings(R"("Policy":"ring_hash")"),
+              ElementsAre(HasSubstr("Policy: chooses at random: SourceIP is not among")));
+  EXPECT_THAT(warnings(R"("Policy":"least_request","LeastRequestConfig":{"ChoiceCount":17})"),
+              ElementsAre(HasSubstr("ChoiceCount: as 16")));
+}
+
 TEST(ResolverFields, WhatIsRefused) {
   const auto errors = [](std::string_view fields) { return resolver(fields).errors; };
   const std::string subsets(kSubsets);
