@@ -331,6 +331,28 @@ TEST_F(BalanceTest, SlotsAndTablesAreAdopted) {
   });
 }
 
+TEST_F(BalanceTest, SlotsAndTheirCountsMayWrap) {
+  in_workload([&] {
+    set(kLeast, endpoints(2));
+    Held first = open();
+    const auto map = load_map();
+    for (const auto& [slot, load] : map.entries())
+      if (load.opened != 0) {
+        ASSERT_TRUE(map.put(slot, mesh_load{0xffffffff, 0xfffffffe}));
+      }
+    std::vector<Held> held;
+    for (int i = 0; i < 9; ++i) held.push_back(open());
+    const auto now = loads();
+    EXPECT_EQ(now.at("10.50.0.1"), 5u);
+    EXPECT_EQ(now.at("10.50.0.2"), 5u);
+    for (int i = 0; i < 2; ++i) ASSERT_TRUE(datapath_->sweep_records());
+    EXPECT_EQ(datapath_->corrected_loads(), 0u);
+    close(first);
+    for (auto& each : held) close(each);
+    EXPECT_TRUE(becomes(0));
+  });
+}
+
 class SourceTest : public BalanceTest, public testing::WithParamInterface<bool> {
  protected:
   static bpf::Balance policy() { return GetParam() ? kRing : kMaglev; }
