@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "agent/syntax/duration.h"
+#include "agent/syntax/go_integer.h"
 
 namespace mesh::syntax {
 namespace {
@@ -23,24 +24,11 @@ bool one_of(std::string_view text, std::span<const std::string_view> words) {
   return false;
 }
 
-// The number of a text as Go's strconv.ParseInt with base 0 has it, without underscores.
+// Weak typing takes "" for 0.
 std::optional<std::int64_t> parse_integer(std::string_view text) {
   if (text.empty()) return 0;
-  const bool negative = text.starts_with('-');
-  if (negative || text.starts_with('+')) text.remove_prefix(1);
-  int base = 10;
-  if (text.size() > 1 && text[0] == '0') {
-    const char kind = static_cast<char>(text[1] | 0x20);
-    base = kind == 'x' ? 16 : kind == 'b' ? 2 : 8;
-    text.remove_prefix(kind == 'x' || kind == 'b' || kind == 'o' ? 2 : 1);
-  }
-  std::uint64_t magnitude = 0;
-  const char* end = text.data() + text.size();
-  auto [stop, code] = std::from_chars(text.data(), end, magnitude, base);
-  if (text.empty() || code != std::errc() || stop != end) return std::nullopt;
-  constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-  if (magnitude > kMax + (negative ? 1 : 0)) return std::nullopt;
-  return static_cast<std::int64_t>(negative ? 0 - magnitude : magnitude);
+  const auto parsed = parse_go_integer(text);
+  return parsed ? parsed->value() : std::nullopt;
 }
 
 std::optional<std::int64_t> whole_number(double number) {

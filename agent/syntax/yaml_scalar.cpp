@@ -6,9 +6,10 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
+
+#include "agent/syntax/go_integer.h"
 
 namespace mesh::syntax {
 namespace {
@@ -28,21 +29,6 @@ constexpr std::array<std::string_view, 12> kNoNumber{".nan",  ".NaN",  ".NAN",  
                                                      "+.INF", "-.inf", "-.Inf", "-.INF"};
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-// The magnitude of Go's strconv.ParseInt with base 0: 0x, 0o, 0b, and 0 for octal.
-std::optional<std::uint64_t> parse_magnitude(std::string_view text) {
-  int base = 10;
-  if (text.size() > 1 && text[0] == '0') {
-    const char kind = static_cast<char>(text[1] | 0x20);
-    base = kind == 'x' ? 16 : kind == 'b' ? 2 : 8;
-    text.remove_prefix(kind == 'x' || kind == 'b' || kind == 'o' ? 2 : 1);
-  }
-  std::uint64_t magnitude = 0;
-  const char* end = text.data() + text.size();
-  auto [stop, code] = std::from_chars(text.data(), end, magnitude, base);
-  if (text.empty() || code != std::errc() || stop != end) return std::nullopt;
-  return magnitude;
-}
 
 // [-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?
 bool looks_like_float(std::string_view text) {
@@ -72,13 +58,9 @@ Value value_of(decltype(Value::data) data) { return {{}, std::move(data)}; }
 std::optional<Value> number(std::string_view word) {
   std::string text(word);
   std::erase(text, '_');
-  const bool negative = text.starts_with('-');
-  const bool sign = negative || text.starts_with('+');
-  if (auto magnitude = parse_magnitude(std::string_view(text).substr(sign ? 1 : 0))) {
-    constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-    if (*magnitude <= kMax + (negative ? 1 : 0))
-      return value_of(static_cast<std::int64_t>(negative ? 0 - *magnitude : *magnitude));
-    if (!sign) return value_of(static_cast<double>(*magnitude));
+  if (const auto integer = parse_go_integer(text)) {
+    if (const auto value = integer->value()) return value_of(*value);
+    if (!integer->signed_text) return value_of(static_cast<double>(integer->magnitude));
   }
   if (!looks_like_float(text)) return std::nullopt;
   double parsed = 0;
