@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "agent/base/backoff.h"
 #include "agent/store/address.h"
-#include "agent/store/backoff.h"
 #include "agent/store/engine.h"
 #include "agent/store/etcd_codec.h"
 #include "agent/store/http.h"

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 namespace mesh {
 namespace {
 
@@ -18,6 +20,24 @@ TEST(Backoff, PausesDoubleUpToTheLongest) {
     now += pause;
     EXPECT_TRUE(backoff.due(now)) << pause.count();
   }
+}
+
+TEST(Backoff, DoublesWithJitterAndBeginsAnew) {
+  Backoff backoff(100ms, 1000ms, 1);
+  for (auto step : {100ms, 200ms, 400ms, 800ms, 1000ms, 1000ms}) {
+    const auto wait = backoff.next();
+    EXPECT_GE(wait, step / 2);
+    EXPECT_LE(wait, step);
+  }
+  backoff.reset();
+  EXPECT_LE(backoff.next(), 100ms);
+}
+
+TEST(Backoff, DiffersBetweenSeeds) {
+  std::set<Backoff::Clock::duration> waits;
+  for (std::uint64_t seed = 0; seed < 50; ++seed)
+    waits.insert(Backoff(1000ms, 1000ms, seed * 0x9e3779b97f4a7c15).next());
+  EXPECT_GT(waits.size(), 30u);
 }
 
 }  // namespace
