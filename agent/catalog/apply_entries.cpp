@@ -20,12 +20,6 @@ const config::ServiceDefaults* defaults_of(const config::Entries& entries, std::
   return it == entries.service_defaults.end() ? nullptr : &it->second;
 }
 
-MutualTlsMode mutual_tls_of(const config::Entries& entries, std::string_view name) {
-  const auto* own = defaults_of(entries, name);
-  if (own != nullptr && own->mutual_tls != MutualTlsMode::Default) return own->mutual_tls;
-  return entries.proxy_defaults ? entries.proxy_defaults->mutual_tls : MutualTlsMode::Default;
-}
-
 std::string lower_case(std::string_view text) {
   std::string out(text);
   std::transform(out.begin(), out.end(), out.begin(), [](char c) {
@@ -35,6 +29,20 @@ std::string lower_case(std::string_view text) {
 }
 
 }  // namespace
+
+MutualTlsMode mutual_tls_of(const config::Entries& entries, std::string_view service) {
+  const auto* own = defaults_of(entries, service);
+  if (own != nullptr && own->mutual_tls != MutualTlsMode::Default) return own->mutual_tls;
+  return entries.proxy_defaults ? entries.proxy_defaults->mutual_tls : MutualTlsMode::Default;
+}
+
+std::map<std::string, Kind> names_of_entries(const config::Entries& entries) {
+  std::map<std::string, Kind> names;
+  for (const auto& [name, entry] : entries.resolvers) names.emplace(name, Kind::ServiceResolver);
+  for (const auto& [name, entry] : entries.splitters) names.emplace(name, Kind::ServiceSplitter);
+  for (const auto& [name, entry] : entries.routers) names.emplace(name, Kind::ServiceRouter);
+  return names;
+}
 
 void apply_entries(Definitions& definitions, const config::EntrySet& set, bool complete,
                    syntax::ErrorList& errors) {
@@ -77,13 +85,9 @@ void apply_entries(Definitions& definitions, const config::EntrySet& set, bool c
 void add_named_services(Catalog::Services& services, const config::EntrySet& set,
                         syntax::ErrorList& errors) {
   const auto& entries = set.entries();
-  std::map<std::string, Kind> names;
-  for (const auto& [name, entry] : entries.resolvers) names.emplace(name, Kind::ServiceResolver);
-  for (const auto& [name, entry] : entries.splitters) names.emplace(name, Kind::ServiceSplitter);
-  for (const auto& [name, entry] : entries.routers) names.emplace(name, Kind::ServiceRouter);
   std::map<std::string, std::string> known;  // lower case -> as it is
   for (const auto& [name, service] : services) known.emplace(lower_case(name), name);
-  for (const auto& [name, kind] : names) {
+  for (const auto& [name, kind] : names_of_entries(entries)) {
     if (services.contains(name)) continue;
     const auto& place = *set.find(kind, name);
     auto [same, fresh] = known.emplace(lower_case(name), name);

@@ -3,6 +3,10 @@
 // clear, and that they exist.
 #pragma once
 
+#include <map>
+#include <string>
+#include <string_view>
+
 #include "agent/catalog/model.h"
 #include "agent/catalog/service_json.h"
 #include "agent/config/entry_set.h"
@@ -15,6 +19,12 @@ namespace mesh::catalog {
 // could not be read, much would only seem to be missing.
 void apply_entries(Definitions& definitions, const config::EntrySet& entries, bool complete,
                    syntax::ErrorList& errors);
+
+// Names of services that exist because a resolver, splitter or router is for them, and which.
+std::map<std::string, config::Kind> names_of_entries(const config::Entries& entries);
+
+// What service-defaults say, or else proxy-defaults.
+config::MutualTlsMode mutual_tls_of(const config::Entries& entries, std::string_view service);
 
 // A name that a resolver, splitter or router is for is a service, with or without instances: it has
 // a VIP, and leads where the entry says.

@@ -40,6 +40,9 @@ void Content::load(Snapshot snapshot) {
   const bool first = !loaded_;
   loaded_ = true;
   over_limit_ = 0;
+  unread_entries_.clear();
+  entries_complete_ = !snapshot.first_cut;
+  entries_touched_ = true;
   if (!first) {
     // What is not there any more goes first: what is new may have taken its place.
     std::set<std::string_view> present;
@@ -55,7 +58,7 @@ void Content::load(Snapshot snapshot) {
       if (!node.gone) check(node_key(name));
     for (const auto& [name, vip] : vips_) check(vip_key(name));
     for (const auto& vip : vip_owners_) check(vip_owner_key(vip));
-    for (const auto& [name, text] : config_entries_) check("config/" + name);
+    for (const auto& [name, text] : config_entries_) check(config_key(name));
     for (const auto& [key, reason] : refused_) check(key);
     for (const auto& [key, own] : own_keys_) check(key);
     for (const auto& key : lost) erase(key);
@@ -128,8 +131,9 @@ void Content::put(KeyValue kv) {
   const auto name = parse_key(kv.key);
   const bool is_known = known(kv.key, name);
   if (!is_known) {
-    if (keys_ >= kMaxKeys) {
+    if (keys_ >= options_.max_keys) {
       ++over_limit_;
+      if (name.kind == KeyName::Kind::Config) leave_out_config(std::string(name.name));
       return;
     }
     ++keys_;
@@ -156,22 +160,8 @@ void Content::put(KeyValue kv) {
         note(kv.key, "not an address that a service may have");
       return;
     }
-    case KeyName::Kind::Config: {
-      const std::string entry(name.name);
-      if (auto it = config_entries_.find(entry); it != config_entries_.end()) {
-        bytes_ -= it->second.size();
-        config_entries_.erase(it);
-      }
-      entries_touched_ = true;
-      if (kv.too_large || bytes_ + kv.value.size() > kMaxTotalBytes) {
-        note(kv.key, fmt::format("the value has more than {} KiB", kMaxValueBytes >> 10));
-        config_entries_.emplace(entry, std::string());  // there, and not to be read
-        return;
-      }
-      bytes_ += kv.value.size();
-      config_entries_.emplace(entry, std::move(kv.value));
-      return;
-    }
+    case KeyName::Kind::Config:
+      return put_config(std::string(name.name), std::move(kv));
     case KeyName::Kind::Unknown:
       return;
   }
@@ -220,14 +210,8 @@ void Content::erase(const std::string& key) {
     case KeyName::Kind::VipOwner:
       if (auto vip = Address::parse(name.name)) vip_owners_.erase(*vip);
       return;
-    case KeyName::Kind::Config: {
-      auto entry = config_entries_.find(std::string(name.name));
-      if (entry == config_entries_.end()) return;
-      bytes_ -= entry->second.size();
-      config_entries_.erase(entry);
-      entries_touched_ = true;
-      return;
-    }
+    case KeyName::Kind::Config:
+      return erase_config(std::string(name.name));
     case KeyName::Kind::Unknown:
       return;
   }
@@ -256,7 +240,7 @@ Result<Content::DefinitionPtr> Content::read_instance(const KeyName& name,
       Definition{definition.protocol, definition.flags, std::move(definition.instance)});
 }
 
-Content::Record& Content::record_of(std::string_view service, std::string_view id) {
+Content::ServiceState& Content::state_of(std::string_view service) {
   auto at = services_.find(service);
   if (at == services_.end()) {
     at = services_.emplace(std::string(service), ServiceState{}).first;
@@ -266,9 +250,14 @@ Content::Record& Content::record_of(std::string_view service, std::string_view i
     if (same.size() > 1)
       for (const auto& other : same) touch_name(other);
   }
-  auto [record, fresh] = at->second.records.try_emplace(std::string(id));
+  return at->second;
+}
+
+Content::Record& Content::record_of(std::string_view service, std::string_view id) {
+  auto& state = state_of(service);
+  auto [record, fresh] = state.records.try_emplace(std::string(id));
   if (fresh) {
-    record->second.service = &at->second;
+    record->second.service = &state;
     record->second.id = &record->first;
     ++instances_;
   }
@@ -308,10 +297,16 @@ void Content::unclaim(Record& record) {
 }
 
 void Content::change_definition(Record& record, DefinitionPtr& slot, DefinitionPtr definition) {
+  const auto before = instances_say(*record.service->name);
   unclaim(record);
   slot = std::move(definition);
   claim(record);
   touch(*record.service);
+  // What routes requests depends on it.
+  const std::string& name = *record.service->name;
+  if (before != instances_say(name) && (config_entries_.count("service-router/" + name) != 0 ||
+                                        config_entries_.count("service-splitter/" + name) != 0))
+    entries_touched_ = true;
 }
 
 // Services whose names differ only in case depend on which of them was first.

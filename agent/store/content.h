@@ -33,6 +33,10 @@ std::string instance_key(std::string_view service, std::string_view id);
 std::string node_key(std::string_view node);
 std::string vip_key(std::string_view service);
 std::string vip_owner_key(const Address& vip);
+std::string config_key(std::string_view kind_and_name);
+
+// What an engine is to read before the rest: rules, and whose addresses are the mesh's.
+inline const std::vector<std::string> kReadFirst{"config/", "nodes/"};
 
 // Values as this agent writes them.
 std::string instance_value(const catalog::Service& service, const catalog::Instance& instance);
@@ -66,6 +70,7 @@ class Content {
   struct Options {
     catalog::OwnNode own;
     Cidr vip_cidr6;
+    std::size_t max_keys = kMaxKeys;
   };
 
   explicit Content(Options options);
@@ -85,7 +90,7 @@ class Content {
   std::shared_ptr<const catalog::Catalog> build();
   [[nodiscard]] bool loaded() const { return loaded_; }
 
-  // Services with instances and without a VIP, sorted, at most `most`.
+  // Services without a VIP, with instances or entries, sorted, at most `most`.
   [[nodiscard]] std::vector<std::string> without_vip(std::size_t most) const;
   // An address for a service that nobody has as far as is known: `wish` if it is free.
   [[nodiscard]] Address propose_vip(const std::string& service, std::optional<Address> wish,
@@ -139,6 +144,7 @@ class Content {
   struct ServiceState {
     const std::string* name = nullptr;
     std::map<std::string, Record, std::less<>> records;
+    bool named = false;  // an entry is for it: it is a service without instances as well
     bool waits_for_vip = false;
   };
   struct NodeRecord {
@@ -167,6 +173,10 @@ class Content {
   void put_instance(const KeyName& name, const KeyValue& kv);
   void put_node(const KeyName& name, const KeyValue& kv);
   void put_vip(const KeyName& name, const KeyValue& kv);
+  void put_config(const std::string& entry, KeyValue kv);
+  void erase_config(const std::string& entry);
+  void leave_out_config(const std::string& entry);
+  ServiceState& state_of(std::string_view service);
   Record& record_of(std::string_view service, std::string_view id);
   void change_definition(Record& record, DefinitionPtr& slot, DefinitionPtr definition);
   void drop_if_empty(Record& record);
@@ -178,6 +188,10 @@ class Content {
   [[nodiscard]] const std::string* winner_of_case(const std::string& name) const;
   [[nodiscard]] static Revision first_of(const ServiceState& service);
   void build_entries();
+  void name_services();
+  [[nodiscard]] std::map<std::string, std::string> refused_names() const;
+  [[nodiscard]] std::optional<catalog::Protocol> instances_say(std::string_view service) const;
+  void apply_entries(catalog::Service& service) const;
   catalog::ServicePtr build_service(ServiceState& service);
   std::shared_ptr<const catalog::Catalog::Nodes> build_nodes();
   [[nodiscard]] bool is_own(const KeyName& name) const;
@@ -200,6 +214,10 @@ class Content {
   std::map<Address, std::set<std::pair<Revision, std::string>>> by_vip_;
   std::set<Address> vip_owners_;
   std::map<std::string, std::string> config_entries_;
+  // Beyond the limit, and not without effect for that.
+  std::set<std::string> unread_entries_;
+  bool entries_complete_ = true;                // false: there are more that are not in it
+  std::map<std::string, std::string> unnamed_;  // kind/name, no service for lack of room -> why
   std::map<std::string, std::string> refused_;  // by the value alone
   std::map<std::string, OwnKey> own_keys_;
   std::map<std::string, std::string> wanted_;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "agent/config/defaults.h"
 #include "agent/store/config_values.h"
 #include "agent/store/content.h"
 #include "agent/syntax/errors.h"
@@ -41,11 +40,14 @@ const std::string* Content::winner_of_case(const std::string& name) const {
   auto same = by_lower_.find(lower_case(name));
   if (same == by_lower_.end() || same->second.size() < 2) return nullptr;
   const std::string* winner = nullptr;
-  Revision first = kLast;
+  // Those with instances before those that only entries are for.
+  std::pair<bool, Revision> first;
   for (const auto& other : same->second) {
     auto service = services_.find(other);
-    if (service == services_.end() || service->second.records.empty()) continue;
-    const Revision rank = first_of(service->second);
+    if (service == services_.end()) continue;
+    const bool empty = service->second.records.empty();
+    if (empty && !service->second.named) continue;
+    const std::pair rank{empty, first_of(service->second)};
     if (winner == nullptr || rank < first) {
       winner = &other;
       first = rank;
@@ -85,7 +87,7 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
     else
       candidates.push_back(&record);
   }
-  if (candidates.empty()) return nullptr;
+  if (candidates.empty() && (twin != nullptr || !service.named)) return nullptr;
   std::sort(candidates.begin(), candidates.end(), [](const Record* a, const Record* b) {
     return std::tie(a->created, *a->id) < std::tie(b->created, *b->id);
   });
@@ -107,6 +109,10 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
   };
   syntax::ErrorList errors;
   auto services = group(candidates, errors);
+  if (candidates.empty()) {
+    services[name].name = name;
+    services[name].protocol = protocol_of(*entries_, name, std::nullopt);
+  }
   if (!errors.empty()) {
     std::vector<Record*> agreed{candidates.front()};
     for (auto* record : candidates) {
@@ -132,15 +138,7 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
     return nullptr;
   }
   auto built = std::make_shared<catalog::Service>(std::move(services.begin()->second));
-  // A value does not say whether it left the protocol out: tcp gives way to what holds for all.
-  const auto defaults = entries_->service_defaults.find(name);
-  if (defaults != entries_->service_defaults.end()) {
-    if (defaults->second.protocol) built->protocol = *defaults->second.protocol;
-    if (defaults->second.mutual_tls == config::MutualTlsMode::Strict)
-      built->flags.permissive = false;
-  }
-  if (built->protocol == catalog::Protocol::Tcp)
-    built->protocol = entries_->protocol_of(name).value_or(built->protocol);
+  apply_entries(*built);
   built->vip4 = vip->vip;
   auto bytes = options_.vip_cidr6.base().bytes();
   std::copy(vip->vip.bytes().begin() + 12, vip->vip.bytes().end(), bytes.begin() + 12);
@@ -212,29 +210,6 @@ std::shared_ptr<const catalog::Catalog::Nodes> Content::build_nodes() {
   return nodes;
 }
 
-// What they say of protocols is in the services, so all of those are looked at again.
-void Content::build_entries() {
-  if (!std::exchange(entries_touched_, false)) return;
-  const auto protocol_of = [this](std::string_view name) {
-    const auto at = services_.find(name);
-    if (at != services_.end())
-      for (const auto& [id, record] : at->second.records)
-        if (const auto* definition = record.definition()) return definition->protocol;
-    return entries_->protocol_of(name).value_or(config::defaults::kProtocol);
-  };
-  auto read = read_config_values(config_entries_, *local_entries_, *entries_, protocol_of);
-  for (const auto& [key, text] : config_entries_) {
-    const auto refused = read.refused.find(key);
-    if (refused != read.refused.end() && !text.empty())
-      note("config/" + key, refused->second);
-    else if (!text.empty())
-      refused_.erase("config/" + key);
-  }
-  if (*read.entries == *entries_) return;
-  entries_ = std::move(read.entries);
-  for (const auto& [name, service] : services_) touch_name(name);
-}
-
 std::shared_ptr<const catalog::Catalog> Content::build() {
   if (!loaded_) return nullptr;
   if (catalog_ && touched_.empty() && !nodes_touched_ && !entries_touched_) return catalog_;
@@ -248,14 +223,15 @@ std::shared_ptr<const catalog::Catalog> Content::build() {
     auto at = services_.find(name);
     if (at == services_.end()) continue;
     ServiceState& service = at->second;
-    auto built = service.records.empty() ? nullptr : build_service(service);
+    const bool empty = service.records.empty() && !service.named;
+    auto built = empty ? nullptr : build_service(service);
     const auto* old = before.find(name);
     const bool same = built ? old != nullptr && *old == *built : old == nullptr;
     if (same)
       changed.erase(name);
     else
       changed[name] = std::move(built);
-    if (!service.records.empty()) continue;
+    if (!empty) continue;
     auto twins = by_lower_.find(lower_case(name));
     twins->second.erase(name);
     for (const auto& other : twins->second) touch_name(other);
@@ -313,7 +289,7 @@ ContentStats Content::stats() const {
   stats.bytes = bytes_;
   stats.over_limit = over_limit_;
   stats.config_entries = config_entries_.size();
-  stats.refused = refused_.size() + over_limit_;
+  stats.refused = refused_.size() + over_limit_ + refused_names().size();
   for (const auto& [name, service] : services_) {
     stats.waiting += service.waits_for_vip ? 1 : 0;
     for (const auto& [id, record] : service.records) stats.refused += record.refused != nullptr;
@@ -340,8 +316,21 @@ std::vector<Refusal> Content::refusals(std::size_t most) const {
     for (auto it = std::next(holders.begin()); it != holders.end() && !full(); ++it)
       all.push_back({vip_key(it->second), fmt::format("{} is the VIP of service \"{}\"",
                                                       vip.to_string(), holders.begin()->second)});
+  for (const auto& [key, reason] : refused_names())
+    if (!full()) all.push_back({config_key(key), reason});
+  for (const auto& key : unread_entries_)
+    if (!full())
+      all.push_back({config_key(key_text(key)),
+                     fmt::format("beyond the {} keys that may be, so {}", options_.max_keys,
+                                 key.starts_with("service-intentions/")
+                                     ? "it denies everybody its destination"
+                                     : "its service is strict")});
+  if (!entries_complete_ && !full())
+    all.push_back(
+        {"config/", "not all entries could be read: what none of those allows is denied"});
   if (over_limit_ > 0 && !full())
-    all.push_back({"", fmt::format("{} keys beyond the {} that may be", over_limit_, kMaxKeys)});
+    all.push_back(
+        {"", fmt::format("{} keys beyond the {} that may be", over_limit_, options_.max_keys)});
   std::sort(all.begin(), all.end(),
             [](const Refusal& a, const Refusal& b) { return a.key < b.key; });
   return all;

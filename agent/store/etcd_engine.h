@@ -32,6 +32,10 @@ struct EtcdOptions {
   std::chrono::milliseconds backoff_first{100};
   std::chrono::milliseconds backoff_most{5000};
   std::size_t page_keys = 4000;
+  std::size_t max_keys = kMaxKeys;
+  // Read before all others, so that too many of those do not hide them; sorted, none within
+  // another.
+  std::vector<std::string> first;
   std::size_t max_answer_bytes = 24 * 1024 * 1024;
 };
 
@@ -80,8 +84,18 @@ class EtcdEngine final : public Engine {
   boost::asio::awaitable<Status> run_session(SessionPtr session);
   boost::asio::awaitable<Status> login(SessionPtr session);
   boost::asio::awaitable<Status> load(SessionPtr session, bool other_history);
+  // What is under way of a load.
+  struct Loading {
+    Snapshot snapshot;
+    etcd::Header header;
+    std::size_t bytes = 0;  // of values
+  };
+  [[nodiscard]] std::vector<std::pair<std::string, std::string>> ranges() const;
+  boost::asio::awaitable<Status> load_range(SessionPtr session, std::string from, std::string end,
+                                            Loading& loading);
   boost::asio::awaitable<Result<std::string>> skip_large_key(SessionPtr session, std::string from,
-                                                             Revision at, Snapshot& out);
+                                                             std::string end, Revision at,
+                                                             Snapshot& out);
   boost::asio::awaitable<Status> watch(SessionPtr session);
   boost::asio::awaitable<void> probe(SessionPtr session);
   // One look at the member; what is wrong with it or with the stream.

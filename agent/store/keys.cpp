@@ -60,6 +60,10 @@ std::string vip_owner_key(const Address& vip) {
   return fmt::format("config/vip-owner/{}", vip.to_string());
 }
 
+std::string config_key(std::string_view kind_and_name) {
+  return fmt::format("config/{}", kind_and_name);
+}
+
 std::string instance_value(const catalog::Service& service, const catalog::Instance& instance) {
   nlohmann::json meta = nlohmann::json::object();
   for (const auto& [key, value] : instance.meta) meta[key] = value;
@@ -70,6 +74,15 @@ std::string instance_value(const catalog::Service& service, const catalog::Insta
                             {"port", instance.port},
                             {"protocol", catalog::to_string(service.protocol)}};
   if (!instance.tags.empty()) definition["tags"] = instance.tags;
+  if (!(instance.weights == catalog::Weights{}))
+    definition["weights"] = {{"passing", instance.weights.passing},
+                             {"warning", instance.weights.warning}};
+  for (const auto& [tag, address] : instance.tagged_addresses) {
+    auto& tagged = definition["tagged_addresses"][tag];
+    tagged["address"] = address.address;
+    if (address.port != 0) tagged["port"] = address.port;
+  }
+  // Not the checks: this node alone runs them, by its files, and their headers may be secret.
   if (!meta.empty()) definition["meta"] = std::move(meta);
   return text_of({{"service", std::move(definition)}});
 }

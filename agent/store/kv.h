@@ -42,10 +42,13 @@ struct Batch {
 
 struct Snapshot {
   Revision revision = 0;
-  std::vector<KeyValue> entries;  // sorted by key
+  // Sorted by key, but what an engine was told to read first comes first. When there are more keys
+  // than may be, one more than that.
+  std::vector<KeyValue> entries;
   // Another history than what was seen before (a cluster restored from a backup): revisions do not
   // compare with earlier ones.
   bool other_history = false;
+  bool first_cut = false;  // there were too many even of what is read first
 };
 
 // A key must have been changed last at this revision; 0: it must not exist.

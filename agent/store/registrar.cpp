@@ -19,6 +19,9 @@ constexpr milliseconds kRetry{500};
 constexpr std::size_t kBatch = 60;  // two operations each stay below Transaction::kMaxOperations
 constexpr milliseconds kJitterPerNode{5};
 constexpr milliseconds kMaxJitter{3000};
+// So often in a row it is not others who are quicker: what is there is not seen, as with too many
+// keys.
+constexpr unsigned kManyConflicts = 5;
 
 }  // namespace
 
@@ -118,6 +121,7 @@ net::awaitable<Status> Registrar::write_own() {
           "the node name {} is registered by {} already: give each node a name of its own",
           options_.node_name, other->address.to_string());
   }
+  unsigned conflicts = 0;
   while (active()) {
     Transaction transaction;
     for (const auto& [key, value] : content_.wanted()) {
@@ -144,7 +148,10 @@ net::awaitable<Status> Registrar::write_own() {
     }
     ++(commit->done ? counters_.writes : counters_.conflicts);
     co_await until_seen(commit->revision);
-    if (!commit->done) co_await sleep(milliseconds(20));
+    conflicts = commit->done ? 0 : conflicts + 1;
+    if (conflicts == kManyConflicts)
+      co_return fail("keys of this node are not as they are seen: are there too many keys?");
+    if (conflicts > 0) co_await sleep(milliseconds(20));
   }
   co_return Status{};
 }
@@ -153,6 +160,7 @@ net::awaitable<Status> Registrar::write_own() {
 // would write the same at the same moment.
 net::awaitable<void> Registrar::assign_vips() {
   std::size_t batch = kBatch;
+  unsigned conflicts = 0;
   while (active()) {
     auto names = content_.without_vip(batch);
     if (names.empty()) break;
@@ -194,7 +202,8 @@ net::awaitable<void> Registrar::assign_vips() {
     batch = commit->done ? kBatch : std::max<std::size_t>(1, batch / 4);
     co_await until_seen(commit->revision);
     (void)content_.build();  // so that the services which have one now do not ask again
-    if (!commit->done) co_await sleep(milliseconds(10));
+    conflicts = commit->done ? 0 : conflicts + 1;
+    if (conflicts > 0) co_await sleep(conflicts < kManyConflicts ? milliseconds(10) : kRetry);
   }
   assigning_ = false;
 }

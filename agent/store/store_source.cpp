@@ -18,6 +18,11 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kMaxRefusals = 50;
 constexpr std::chrono::milliseconds kReportPace{500};
 
+EtcdOptions rules_first(EtcdOptions options) {
+  options.first = kReadFirst;
+  return options;
+}
+
 }  // namespace
 
 // Everything but what is marked otherwise is on the thread of io_.
@@ -26,8 +31,8 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
   Impl(net::io_context& control, StoreOptions options)
       : control_(control),
         options_(std::move(options)),
-        engine_(io_, options_.etcd),
-        content_({options_.own, *options_.own.vip_cidr6}),
+        engine_(io_, rules_first(options_.etcd)),
+        content_({options_.own, *options_.own.vip_cidr6, options_.etcd.max_keys}),
         registrar_(io_, {options_.own.name, options_.lease_ttl, options_.vip_wishes}, engine_,
                    content_),
         build_timer_(io_),

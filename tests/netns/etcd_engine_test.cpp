@@ -49,6 +49,7 @@ class Follower {
       content_.clear();
       for (auto& kv : snapshot.entries) content_[kv.key] = kv.too_large ? "(large)" : kv.value;
       check(snapshot.revision, snapshot.other_history);
+      first_cut_ = snapshot.first_cut;
       ++snapshots_;
     };
     handlers.on_batch = [this](store::Batch batch) {
@@ -94,6 +95,10 @@ class Follower {
   std::vector<std::size_t> batch_sizes() {
     std::lock_guard lock(mutex_);
     return sizes_;
+  }
+  bool first_cut() {
+    std::lock_guard lock(mutex_);
+    return first_cut_;
   }
   unsigned snapshots() {
     std::lock_guard lock(mutex_);
@@ -141,6 +146,7 @@ class Follower {
   store::EngineState state_;
   std::int64_t last_ = 0;
   bool went_back_ = false;
+  bool first_cut_ = false;
   unsigned snapshots_ = 0;
 };
 
@@ -170,6 +176,46 @@ TEST(EtcdEngine, LoadsInPagesAndFollowsEachRevisionAsAWhole) {
   EXPECT_EQ(follower.batch_sizes(), (std::vector<std::size_t>{3, 1, 1}));
   EXPECT_FALSE(follower.went_back());
   EXPECT_EQ(follower.snapshots(), 1u);
+}
+
+TEST(EtcdEngine, ReadsWhatIsFirstBeforeTheOthersAndSaysIfThatIsTooMuch) {
+  EtcdCluster etcd;
+  std::vector<std::pair<std::string, std::string>> all;
+  for (int i = 0; i < 30; ++i) all.emplace_back(in(fmt::format("a/{:02}", i)), "");
+  for (int i = 0; i < 6; ++i) all.emplace_back(in(fmt::format("m/{}", i)), "");
+  for (int i = 0; i < 3; ++i) all.emplace_back(in(fmt::format("x/{}", i)), "");
+  etcd.put_all(all);
+  const auto limited = [](std::size_t most) {
+    return [most](store::EtcdOptions& options) {
+      options.first = {"m/", "x/"};
+      options.max_keys = most;
+      options.page_keys = 2;
+    };
+  };
+  {
+    Follower follower(etcd.store(), {}, limited(12));
+    follower.wait_connected();
+    const auto content = follower.content();
+    EXPECT_EQ(content.size(), 13u) << "one more than may be";
+    for (int i = 0; i < 6; ++i) EXPECT_TRUE(content.contains(fmt::format("m/{}", i))) << i;
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(content.contains(fmt::format("x/{}", i))) << i;
+    EXPECT_TRUE(content.contains("a/03"));
+    EXPECT_FALSE(follower.first_cut());
+  }
+  {
+    Follower follower(etcd.store(), {}, limited(9));
+    follower.wait_connected();
+    EXPECT_EQ(follower.content().size(), 10u);
+    EXPECT_FALSE(follower.first_cut()) << "as many as there are";
+  }
+  Follower follower(etcd.store(), {}, limited(4));
+  follower.wait_connected();
+  EXPECT_EQ(follower.content().size(), 5u);
+  EXPECT_TRUE(follower.first_cut());
+  // And everything once, if there is room.
+  Follower whole(etcd.store(), {}, limited(39));
+  whole.wait_connected();
+  EXPECT_EQ(whole.content().size(), 39u);
 }
 
 TEST(EtcdEngine, WritesOnlyWhatItsConditionsAllow) {

@@ -155,6 +155,65 @@ TEST(StoreSource, NodesFindEachOthersServices) {
   EXPECT_TRUE(etcd.get(in("config/vip/db"))) << "the VIP stays the service's";
 }
 
+TEST(StoreSource, IntentionsBeyondTheLimitOfKeysDeny) {
+  EtcdCluster etcd;
+  const auto intentions = [](const std::string& name) {
+    return fmt::format(
+        R"({{"Kind":"service-intentions","Name":"{}","Sources":[{{"Name":"web","Action":"allow"}}]}})",
+        name);
+  };
+  const auto denies = [](const Catalog& c, const std::string& name) {
+    const auto it = c.entries().intentions.find(name);
+    return it != c.entries().intentions.end() && it->second.sources.size() == 1 &&
+           it->second.sources[0].name == "*" &&
+           it->second.sources[0].action == config::Action::Deny;
+  };
+  std::vector<std::pair<std::string, std::string>> all;
+  for (int i = 0; i < 20; ++i)
+    all.emplace_back(in(fmt::format("catalog/s{}/1", i)),
+                     instance(fmt::format("s{}", i), fmt::format("10.9.0.{}", i + 1)));
+  all.emplace_back(in("config/service-intentions/s0"), intentions("s0"));
+  etcd.put_all(all);
+  const auto limit = [](std::size_t most) {
+    return [most](store::StoreOptions& options) { options.etcd.max_keys = most; };
+  };
+  // Before many keys of the catalog, and with room for itself: read.
+  Watcher one(etcd.store(), 1, limit(10));
+  ASSERT_TRUE(one.wait(kSettle, [&](const Catalog& c) {
+    return c.entries().intentions.size() == 1 && !denies(c, "s0");
+  }));
+  // One that comes when there is no room.
+  etcd.put(in("config/service-intentions/s1"), intentions("s1"));
+  ASSERT_TRUE(one.wait(kSettle, [&](const Catalog& c) { return denies(c, "s1"); }));
+  EXPECT_FALSE(denies(*one.catalog(), "s0"));
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return one.report().content.over_limit >= 1; }, "counted"));
+
+  // No room even for all of them: what is not known is denied to everybody.
+  for (int i = 2; i < 9; ++i)
+    etcd.put(in(fmt::format("config/service-intentions/s{}", i)),
+             intentions(fmt::format("s{}", i)));
+  Watcher two(etcd.store(), 2, limit(4));
+  ASSERT_TRUE(two.wait(kSettle, [&](const Catalog& c) { return denies(c, "*"); }));
+  EXPECT_FALSE(denies(*two.catalog(), "s0"));
+  EXPECT_TRUE(denies(*two.catalog(), "s4")) << "the one of which only the name was kept";
+}
+
+TEST(StoreSource, ANameThatOnlyAnEntryIsForGetsAVip) {
+  EtcdCluster etcd;
+  etcd.put(in("config/service-resolver/old"),
+           R"({"Kind":"service-resolver","Name":"old","Redirect":{"Service":"web"}})");
+  Watcher one(etcd.store(), 1), two(etcd.store(), 2);
+  one.set_local("web", "10.1.0.5");
+  for (auto* watcher : {&one, &two})
+    ASSERT_TRUE(watcher->wait(kSettle, [](const Catalog& c) {
+      const auto* old = c.find("old");
+      return old != nullptr && !old->vip4.is_unset() && has(c, "web", "10.1.0.5");
+    }));
+  EXPECT_EQ(one.catalog()->find("old")->vip4, two.catalog()->find("old")->vip4);
+  EXPECT_TRUE(etcd.get(in("config/vip/old")));
+}
+
 TEST(StoreSource, RegistersAgainWhenTheLeaseIsLost) {
   EtcdCluster etcd;
   Watcher one(etcd.store(), 1);

@@ -16,7 +16,8 @@ config::Protocol tcp(std::string_view) { return config::Protocol::Tcp; }
 
 ConfigValues read(const std::map<std::string, std::string>& texts, const Entries& local = {},
                   const Entries& before = {}) {
-  return read_config_values(texts, local, before, tcp);
+  static const std::set<std::string> kNone;
+  return read_config_values({texts, kNone}, local, before, tcp);
 }
 
 const std::string kAllow =
@@ -55,7 +56,7 @@ TEST(StoreConfig, IntentionsThatCannotBeReadDenyTheirDestination) {
 }
 
 TEST(StoreConfig, OtherEntriesThatCannotBeReadAreLeftOut) {
-  const auto values = read({{"service-defaults/web", "{"},
+  const auto values = read({{"service-resolver/web", "{"},
                             {"jwt-provider/okta", R"({"Kind": "jwt-provider", "Name": "okta"})"},
                             {"service-intentions/db", kAllow}});
   EXPECT_EQ(values.entries->size(), 1u);
