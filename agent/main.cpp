@@ -7,6 +7,7 @@
 #include "agent/admin/preflight.h"
 #include "agent/app.h"
 #include "agent/options.h"
+#include "agent/store/editor.h"
 #include "mesh/abi.h"
 
 int main(int argc, char** argv) {
@@ -35,7 +36,11 @@ int main(int argc, char** argv) {
     case mesh::Command::Intention:
       return mesh::admin::run_intention(*options);
     case mesh::Command::Catalog:
-      return mesh::catalog::run_catalog_command(options->catalog);
+      return mesh::catalog::run_catalog_command(
+          options->catalog, [&](mesh::catalog::CatalogCommand command) {
+            return mesh::store::open_editor(
+                {*options->store, options->store_access, options->store_prefix}, command);
+          });
     case mesh::Command::Version:
       fmt::print("mesh-agent {} (ABI {})\n", MESH_VERSION, MESH_ABI_VERSION);
       return 0;

@@ -119,7 +119,7 @@ Status convert_store(const Texts& texts, Options& options) {
       options.store_prefix.size() > 128)
     return fail("--store-prefix: '{}' does not end in '/', or is longer than 128 bytes",
                 options.store_prefix);
-  if (!catalog::is_service_name(options.node_name))
+  if (options.command != Command::Catalog && !catalog::is_service_name(options.node_name))
     return fail(
         "--node-name: '{}' cannot be registered: expected 1 to 63 letters, digits, '-', "
         "'_' or '.'",
@@ -176,6 +176,30 @@ Status convert(const Texts& texts, Options& options) {
   options.default_policy =
       texts.default_policy == "deny" ? policy::Verdict::Deny : policy::Verdict::Allow;
   options.log_format = texts.log_format == "json" ? log::Format::Json : log::Format::Text;
+  return {};
+}
+
+// `config` and `service` work on one place. What is on the command line goes before what the
+// environment says for the agent.
+Status choose_place(Options& options, const std::string& store, int argc, const char* const* argv) {
+  const auto on_line = [&](std::string_view flag) {
+    return std::any_of(argv, argv + argc, [&](std::string_view argument) {
+      return argument.starts_with(flag) &&
+             (argument.size() == flag.size() || argument[flag.size()] == '=');
+    });
+  };
+  options.offline = on_line("--config-dir");
+  auto& catalog = options.catalog;
+  const bool directory = !options.config_dir.empty();
+  if (directory && !store.empty() && options.command == Command::Catalog &&
+      catalog.command != catalog::CatalogCommand::ConfigValidate &&
+      options.offline == on_line("--store"))
+    return fail(
+        "--config-dir and --store are both given{}: this command changes or reads one place, so "
+        "give one of them",
+        options.offline ? "" : ", by the environment");
+  catalog.in_store = !store.empty() && !(directory && options.offline);
+  if (directory && !catalog.in_store) catalog.directory = options.config_dir;
   return {};
 }
 
@@ -377,10 +401,8 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& e) {
     return tl::unexpected(Exit{app.exit(e)});
   }
-  for (int i = 1; i < argc; ++i)
-    options.offline |= std::string_view(argv[i]).starts_with("--config-dir");
-  options.catalog.directory = options.config_dir;
-  auto status = convert(texts, options);
+  auto status = choose_place(options, texts.store, argc, argv);
+  if (status) status = convert(texts, options);
   // The guard can do with what is the mesh's.
   const bool needs_ranges = options.command == Command::Run ||
                             (options.command == Command::Guard && options.mesh_cidrs.empty());

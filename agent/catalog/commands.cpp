@@ -24,17 +24,25 @@ constexpr const char* kConfigHelp =
     "  Name          = \"web\"\n"
     "  DefaultSubset = \"v1\"\n"
     "  Subsets       = { \"v1\" = { Filter = \"Service.Meta.version == v1\" } }\n\n"
+    "Entries are kept in files of one node or in the store of all of them. Say which: --config-dir "
+    "or --store,\n"
+    "with --store-ca-file and the other --store flags as for the agent.\n\n"
     "  mesh-agent config validate web.hcl\n"
     "  mesh-agent config write web.hcl --config-dir /etc/mesh-agent/services\n"
-    "  mesh-agent config read --kind service-resolver --name web --config-dir "
-    "/etc/mesh-agent/services\n\n"
+    "  mesh-agent config write web.hcl --store etcd://10.9.0.1:2379\n"
+    "  mesh-agent config read --kind service-resolver --name web --store etcd://10.9.0.1:2379\n\n"
     "Files are HCL (*.hcl), JSON (*.json) or custom resources of consul-k8s in YAML (*.yaml).";
 
 constexpr const char* kServiceHelp =
-    "An instance of a service is a file in --config-dir:\n\n"
+    "An instance of a service is a file of --config-dir, or a key of --store; say which. The agent "
+    "of a node\n"
+    "puts the instances of its own files into the store by itself: what is registered there by "
+    "hand "
+    "is for\n"
+    "workloads that no file speaks of.\n\n"
     "  mesh-agent service register --name web --address 10.0.0.5 --port 8080 --config-dir DIR\n"
-    "  mesh-agent service register web.hcl --config-dir DIR\n"
-    "  mesh-agent service deregister --id web --config-dir DIR";
+    "  mesh-agent service register web.hcl --store etcd://10.9.0.1:2379\n"
+    "  mesh-agent service deregister --id web --store etcd://10.9.0.1:2379";
 
 int print(const std::vector<syntax::ConfigError>& errors) {
   for (const auto& error : errors) fmt::print(stderr, "{}\n", error.to_string());
@@ -100,12 +108,36 @@ Result<GivenText> from_flags(const CatalogCommandOptions& options) {
                        -1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)};
 }
 
-int register_services(const CatalogCommandOptions& options, DirectoryEditor& editor) {
+int register_services(const CatalogCommandOptions& options, Editor& editor) {
   if (options.files.empty() == options.name.empty())
     return usage("service register: give either a file or --name with --address and --port");
   auto given = options.files.empty() ? from_flags(options) : take(options.files[0]);
   if (!given) return usage(given.error().what);
   return print(editor.register_services(*given));
+}
+
+// Nothing: without a condition. As with Consul, --cas and --modify-index go together.
+Result<IfIndex> index_of(const CatalogCommandOptions& options) {
+  if (!options.cas && !options.index_given) return IfIndex{};
+  if (!options.cas) return fail("--modify-index is for --cas: give both");
+  if (!options.index_given)
+    return fail(
+        "--cas needs --modify-index: what `config read` shows, or 0 for an entry that must "
+        "not be there yet");
+  if (options.command == CatalogCommand::ConfigDelete && options.modify_index == 0)
+    return fail("--modify-index 0 is no entry, which cannot be deleted");
+  return IfIndex{options.modify_index};
+}
+
+Result<std::unique_ptr<Editor>> open_editor(const CatalogCommandOptions& options,
+                                            const OpenStore& open_store) {
+  if (options.in_store) return open_store(options.command);
+  const bool reads = options.command == CatalogCommand::ConfigRead ||
+                     options.command == CatalogCommand::ConfigList ||
+                     options.command == CatalogCommand::ServiceList;
+  auto editor = DirectoryEditor::open(options.directory, !reads);
+  if (!editor) return context(std::move(editor).error(), "--config-dir");
+  return std::make_unique<DirectoryEditor>(std::move(*editor));
 }
 
 }  // namespace
@@ -132,7 +164,16 @@ void add_catalog_commands(CLI::App& app, CatalogCommandOptions& options,
         ->type_name("NAME");
   };
 
-  auto* config = app.add_subcommand("config", "Check, read and change config entries in files");
+  const auto add_cas = [&](CLI::App* sub) {
+    sub->add_flag("--cas", options.cas, "Only if the entry is as it was; needs --modify-index");
+    auto* index = sub->add_option("--modify-index", options.modify_index,
+                                  "With --cas: the ModifyIndex that `config read` showed");
+    index->type_name("INDEX")->check(CLI::NonNegativeNumber);
+    index->each([&options](const std::string&) { options.index_given = true; });
+  };
+
+  auto* config = app.add_subcommand(
+      "config", "Check, read and change config entries in --config-dir or in --store");
   config->footer(kConfigHelp);
   config->require_subcommand(1);
   add(config, "validate",
@@ -140,30 +181,33 @@ void add_catalog_commands(CLI::App& app, CatalogCommandOptions& options,
       CatalogCommand::ConfigValidate)
       ->add_option("FILE", options.files, "Files, or directories of them")
       ->required();
-  auto* read = add(config, "read", "Print an entry of --config-dir as JSON, as it is written there",
-                   CatalogCommand::ConfigRead);
+  auto* read =
+      add(config, "read",
+          "Print an entry as JSON, as it is written there; with --store also its ModifyIndex",
+          CatalogCommand::ConfigRead);
   add_kind(read)->required();
   add_name(read)->required();
-  add_kind(add(config, "list", "List the names of the entries in --config-dir",
-               CatalogCommand::ConfigList));
-  add(config, "write",
-      "Put one entry into --config-dir, in the place of the one of its kind and name; refused if "
-      "the configuration as a whole would make no sense",
-      CatalogCommand::ConfigWrite)
-      ->add_option("FILE", options.files, "The entry; - is standard input")
+  add_kind(add(config, "list", "List the names of the entries", CatalogCommand::ConfigList));
+  auto* write = add(config, "write",
+                    "Put one entry in the place of the one of its kind and name; refused if the "
+                    "configuration as a whole would make no sense",
+                    CatalogCommand::ConfigWrite);
+  write->add_option("FILE", options.files, "The entry; - is standard input")
       ->required()
       ->expected(1);
-  auto* del =
-      add(config, "delete", "Take an entry out of --config-dir; refused if another one needs it",
-          CatalogCommand::ConfigDelete);
+  add_cas(write);
+  auto* del = add(config, "delete", "Take an entry out; refused if another one needs it",
+                  CatalogCommand::ConfigDelete);
+  add_cas(del);
   add_kind(del)->required();
   add_name(del)->required();
 
-  auto* service = app.add_subcommand("service", "List and change instances of services in files");
+  auto* service = app.add_subcommand(
+      "service", "List and change instances of services in --config-dir or in --store");
   service->footer(kServiceHelp);
   service->require_subcommand(1);
   auto* reg = add(service, "register",
-                  "Put instances into --config-dir, in the place of those with their ids",
+                  "Put instances in the place of those with their ids; sidecars are refused",
                   CatalogCommand::ServiceRegister);
   reg->add_option("FILE", options.files, "Service definitions; - is standard input")
       ->expected(0, 1);
@@ -174,19 +218,20 @@ void add_catalog_commands(CLI::App& app, CatalogCommandOptions& options,
   reg->add_option("--protocol", options.protocol, "tcp, http, http2 or grpc")->type_name("WORD");
   reg->add_option("--tag", options.tags, "A tag; repeatable")->type_name("TAG");
   reg->add_option("--meta", options.meta, "KEY=VALUE; repeatable")->type_name("PAIR");
-  add(service, "deregister", "Take an instance out of --config-dir",
-      CatalogCommand::ServiceDeregister)
-      ->add_option("--id", options.id, "Id of the instance")
-      ->required()
-      ->type_name("ID");
-  add(service, "list", "List the instances in --config-dir: service, id, address",
-      CatalogCommand::ServiceList);
+  auto* dereg =
+      add(service, "deregister", "Take an instance out", CatalogCommand::ServiceDeregister);
+  dereg->add_option("--id", options.id, "Id of the instance")->required()->type_name("ID");
+  dereg->add_option("--name", options.name, "Its service, where several have that id")
+      ->type_name("NAME");
+  add(service, "list", "List the instances: service, id, address", CatalogCommand::ServiceList);
 }
 
-int run_catalog_command(const CatalogCommandOptions& options) {
+int run_catalog_command(const CatalogCommandOptions& options, const OpenStore& open_store) {
   if (options.command == CatalogCommand::ConfigValidate) return validate(options);
-  if (options.directory.empty())
-    return usage("--config-dir is required: it is the directory to read or to change");
+  if (options.directory.empty() && !options.in_store)
+    return usage(
+        "say where the configuration is: --config-dir DIR for files, or --store etcd://HOST:PORT "
+        "for the store of all nodes");
   std::optional<config::Kind> kind;
   if (!options.kind.empty()) {
     kind = config::kind_of(std::string_view(options.kind));
@@ -197,11 +242,11 @@ int run_catalog_command(const CatalogCommandOptions& options) {
                       "service-intentions",
                       syntax::printable(options.kind)));
   }
-  const bool reads = options.command == CatalogCommand::ConfigRead ||
-                     options.command == CatalogCommand::ConfigList ||
-                     options.command == CatalogCommand::ServiceList;
-  auto editor = DirectoryEditor::open(options.directory, !reads);
-  if (!editor) return usage(fmt::format("--config-dir: {}", editor.error().what));
+  auto index = index_of(options);
+  if (!index) return usage(index.error().what);
+  auto opened = open_editor(options, open_store);
+  if (!opened) return usage(opened.error().what);
+  auto& editor = *opened;
   switch (options.command) {
     case CatalogCommand::ConfigValidate:
       break;
@@ -212,14 +257,14 @@ int run_catalog_command(const CatalogCommandOptions& options) {
     case CatalogCommand::ConfigWrite: {
       auto given = take(options.files[0]);
       if (!given) return usage(given.error().what);
-      return print(editor->write_entry(*given));
+      return print(editor->write_entry(*given, *index));
     }
     case CatalogCommand::ConfigDelete:
-      return print(editor->delete_entry(*kind, options.name));
+      return print(editor->delete_entry(*kind, options.name, *index));
     case CatalogCommand::ServiceRegister:
       return register_services(options, *editor);
     case CatalogCommand::ServiceDeregister:
-      return print(editor->deregister_service(options.id));
+      return print(editor->deregister_service(options.id, options.name));
     case CatalogCommand::ServiceList:
       return print(editor->list_services());
   }

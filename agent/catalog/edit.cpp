@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "agent/catalog/files.h"
@@ -20,46 +19,12 @@ namespace {
 using syntax::ConfigError;
 using syntax::ErrorList;
 using syntax::Format;
-using syntax::Value;
 
 constexpr std::size_t kMaxFileName = 200;
+constexpr std::string_view kNoIndex = "files have no ModifyIndex: --cas is for --store";
 
 tl::unexpected<std::vector<ConfigError>> refuse(const std::string& file, std::string what) {
   return tl::unexpected(std::vector<ConfigError>{{file, {}, {}, std::move(what)}});
-}
-
-nlohmann::ordered_json to_json(const Value& value) {
-  if (const auto* flag = value.get<bool>()) return *flag;
-  if (const auto* integer = value.get<std::int64_t>()) return *integer;
-  if (const auto* number = value.get<double>()) return *number;
-  if (const auto* text = value.get<std::string>()) return *text;
-  if (const auto* array = value.get<syntax::Array>()) {
-    auto out = nlohmann::ordered_json::array();
-    for (const auto& element : *array) out.push_back(to_json(element));
-    return out;
-  }
-  if (const auto* object = value.get<syntax::Object>()) {
-    auto out = nlohmann::ordered_json::object();
-    for (const auto& member : *object) out[member.key] = to_json(member.value);
-    return out;
-  }
-  return nullptr;
-}
-
-// Does not throw, whatever bytes escapes have made.
-std::string to_text(const nlohmann::ordered_json& json, int indent) {
-  return json.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
-
-// A text from standard input has no name to tell its syntax by.
-Format format_of(const GivenText& given) {
-  if (auto format = syntax::format_of(given.name)) return *format;
-  const auto start = given.text.find_first_not_of(" \t\r\n");
-  if (start != std::string::npos && given.text[start] == '{') return Format::Json;
-  return given.text.starts_with("apiVersion:") ||
-                 given.text.find("\napiVersion:") != std::string::npos
-             ? Format::Yaml
-             : Format::Hcl;
 }
 
 std::string_view ending_of(Format format) {
@@ -88,28 +53,8 @@ std::string file_name(std::string_view id) {
   return out;
 }
 
-std::string label(config::Kind kind, std::string_view name) {
-  return fmt::format("{}/{}", config::to_string(kind), name);
-}
-
 bool is(const config::EntryDefinition& definition, config::Kind kind, std::string_view name) {
   return config::kind_of(definition.entry) == kind && config::name_of(definition.entry) == name;
-}
-
-// The values of `service` and `services`.
-std::vector<const Value*> services_of(const Value& document) {
-  std::vector<const Value*> out;
-  const auto* object = document.get<syntax::Object>();
-  if (object == nullptr) return out;
-  for (const auto& member : *object) {
-    if (!syntax::same_key("Service", member.key) && !syntax::same_key("Services", member.key))
-      continue;
-    if (const auto* array = member.value.get<syntax::Array>())
-      for (const auto& element : *array) out.push_back(&element);
-    else
-      out.push_back(&member.value);
-  }
-  return out;
 }
 
 }  // namespace
@@ -201,7 +146,7 @@ Status DirectoryEditor::write(const Change& change) const {
   return {};
 }
 
-Edited DirectoryEditor::list_entries(std::optional<config::Kind> kind) const {
+Edited DirectoryEditor::list_entries(std::optional<config::Kind> kind) {
   std::set<std::string> lines;
   for (const auto& file : scan())
     for (const auto& definition : file.entries) {
@@ -215,25 +160,20 @@ Edited DirectoryEditor::list_entries(std::optional<config::Kind> kind) const {
   return fmt::format("{}", fmt::join(lines, "\n"));
 }
 
-Edited DirectoryEditor::read_entry(config::Kind kind, std::string_view name) const {
+Edited DirectoryEditor::read_entry(config::Kind kind, std::string_view name) {
   for (const auto& file : scan())
     for (const auto& definition : file.entries)
-      if (is(definition, kind, name)) return to_text(to_json(*definition.document), 4);
+      if (is(definition, kind, name)) return json_of(*definition.document, 4);
   return refuse(directory_, fmt::format("there is no {}", label(kind, name)));
 }
 
-Edited DirectoryEditor::write_entry(const GivenText& given) {
-  const auto format = format_of(given);
-  Definitions definitions;
-  std::vector<config::EntryDefinition> entries;
-  ErrorList errors;
-  ErrorList warnings;
-  FileReader(definitions, entries, errors, warnings).read(given.name, given.text, format);
-  if (!errors.empty()) return tl::unexpected(errors.take());
-  if (entries.size() != 1 || !definitions.services.empty() || !definitions.nodes.empty())
-    return refuse(given.name, fmt::format("expected one config entry, found {}", entries.size()));
-  const auto kind = config::kind_of(entries[0].entry);
-  const std::string name(config::name_of(entries[0].entry));
+Edited DirectoryEditor::write_entry(const GivenText& given, IfIndex index) {
+  if (index) return refuse(directory_, std::string(kNoIndex));
+  auto read = read_given_entry(given);
+  if (!read) return tl::unexpected(std::move(read).error());
+  const auto format = read->format;
+  const auto kind = config::kind_of(read->definition.entry);
+  const std::string name(config::name_of(read->definition.entry));
 
   const auto files = scan();
   auto old = only_in(files, label(kind, name), [&](const File& file) {
@@ -256,12 +196,11 @@ Edited DirectoryEditor::write_entry(const GivenText& given) {
   }
   if (auto failed = apply(changes); !failed.empty()) return tl::unexpected(std::move(failed));
   std::string out = fmt::format("Config entry written: {}", label(kind, name));
-  for (const auto& warning : warnings.take())
-    out += fmt::format("\nwarning: {}", warning.to_string());
-  return out;
+  return out + text_of_warnings(read->warnings);
 }
 
-Edited DirectoryEditor::delete_entry(config::Kind kind, std::string_view name) {
+Edited DirectoryEditor::delete_entry(config::Kind kind, std::string_view name, IfIndex index) {
+  if (index) return refuse(directory_, std::string(kNoIndex));
   const auto files = scan();
   auto old = only_in(files, label(kind, name), [&](const File& file) {
     return std::any_of(file.entries.begin(), file.entries.end(),
@@ -274,7 +213,7 @@ Edited DirectoryEditor::delete_entry(config::Kind kind, std::string_view name) {
   return fmt::format("Config entry deleted: {}", label(kind, name));
 }
 
-Edited DirectoryEditor::list_services() const {
+Edited DirectoryEditor::list_services() {
   std::set<std::string> lines;
   for (const auto& file : scan())
     for (const auto& d : file.definitions.services)
@@ -284,60 +223,39 @@ Edited DirectoryEditor::list_services() const {
 }
 
 Edited DirectoryEditor::register_services(const GivenText& given) {
-  auto documents = syntax::read_documents(format_of(given), given.text);
-  if (!documents)
-    return tl::unexpected(std::vector<ConfigError>{
-        {given.name, documents.error().at, {}, std::move(documents.error().what)}});
-  ErrorList errors;
-  ErrorList warnings;
-  Definitions all;
-  syntax::Decoder decoder(given.name, errors, warnings);
-  for (const auto& document : *documents) read_service_definitions(document, decoder, all);
-  if (!errors.empty()) return tl::unexpected(errors.take());
-  if (!all.nodes.empty()) return refuse(given.name, "nodes cannot be registered, only services");
-  if (all.services.empty()) return refuse(given.name, "there is no service definition in it");
-
+  auto read = read_given_services(given);
+  if (!read) return tl::unexpected(std::move(read).error());
   const auto files = scan();
   std::vector<Change> changes;
   std::string out;
-  for (const auto& document : *documents) {
-    for (const auto* value : services_of(document)) {
-      nlohmann::ordered_json wrapped;
-      wrapped["service"] = to_json(*value);
-      const auto text = to_text(wrapped, 2) + "\n";
-      Definitions one;
-      read_service_definitions(given.name, text, one, errors);
-      if (errors.empty() && one.services.empty()) continue;  // a sidecar, which is left out
-      if (!errors.empty())
-        return refuse(given.name, "a definition of it cannot be written as JSON");
-      const auto& id = one.services[0].instance.id;
-      auto path = fmt::format("{}/service.{}.json", directory_, file_name(id));
-      if (path.size() - directory_.size() > kMaxFileName)
-        return refuse(given.name, "the id is too long for the name of a file");
-      auto old = only_in(files, "the instance", [&](const File& file) {
-        const auto& services = file.definitions.services;
-        return std::any_of(services.begin(), services.end(),
-                           [&](const auto& d) { return d.instance.id == id; });
-      });
-      if (!old) return tl::unexpected(std::move(old).error());
-      if (*old && **old != path) changes.push_back({**old, {}});
-      changes.push_back({std::move(path), text});
-      out += fmt::format("{}Registered service: {}", out.empty() ? "" : "\n",
-                         syntax::printable(one.services[0].name));
-    }
+  for (const auto& service : read->services) {
+    auto path = fmt::format("{}/service.{}.json", directory_, file_name(service.id));
+    if (path.size() - directory_.size() > kMaxFileName)
+      return refuse(given.name, "the id is too long for the name of a file");
+    auto old = only_in(files, "the instance", [&](const File& file) {
+      const auto& services = file.definitions.services;
+      return std::any_of(services.begin(), services.end(),
+                         [&](const auto& d) { return d.instance.id == service.id; });
+    });
+    if (!old) return tl::unexpected(std::move(old).error());
+    if (*old && **old != path) changes.push_back({**old, {}});
+    changes.push_back({std::move(path), service.json});
+    out += fmt::format("{}Registered service: {}", out.empty() ? "" : "\n",
+                       syntax::printable(service.name));
   }
   // Removals last: a crash leaves too much, which is refused, rather than too little.
   std::stable_partition(changes.begin(), changes.end(),
                         [](const Change& change) { return !change.text.empty(); });
   if (auto failed = apply(changes); !failed.empty()) return tl::unexpected(std::move(failed));
-  return out;
+  return out + text_of_warnings(read->warnings);
 }
 
-Edited DirectoryEditor::deregister_service(const std::string& id) {
+Edited DirectoryEditor::deregister_service(const std::string& id, const std::string& service) {
   auto old = only_in(scan(), "the instance", [&](const File& file) {
     const auto& services = file.definitions.services;
-    return std::any_of(services.begin(), services.end(),
-                       [&](const auto& d) { return d.instance.id == id; });
+    return std::any_of(services.begin(), services.end(), [&](const auto& d) {
+      return d.instance.id == id && (service.empty() || d.name == service);
+    });
   });
   if (!old) return tl::unexpected(std::move(old).error());
   if (!*old) return refuse(directory_, fmt::format("there is no instance with the id \"{}\"", id));

@@ -11,33 +11,23 @@
 
 #include "agent/base/result.h"
 #include "agent/base/unique_fd.h"
+#include "agent/catalog/editor.h"
 #include "agent/catalog/file_reader.h"
 
 namespace mesh::catalog {
 
-// What to tell the user.
-using Edited = tl::expected<std::string, std::vector<syntax::ConfigError>>;
-
-// A text that a command was given.
-struct GivenText {
-  std::string name;  // path, or "-"
-  std::string text;
-};
-
-class DirectoryEditor {
+class DirectoryEditor final : public Editor {
  public:
   // Waits for other editors of the directory. One that only reads need not.
   static Result<DirectoryEditor> open(std::string directory, bool for_writing);
 
-  [[nodiscard]] Edited list_entries(std::optional<config::Kind> kind) const;        // a line each
-  [[nodiscard]] Edited read_entry(config::Kind kind, std::string_view name) const;  // as JSON
-  Edited write_entry(const GivenText& given);
-  // That there is no such entry is no error.
-  Edited delete_entry(config::Kind kind, std::string_view name);
-
-  [[nodiscard]] Edited list_services() const;
-  Edited register_services(const GivenText& given);
-  Edited deregister_service(const std::string& id);
+  Edited list_entries(std::optional<config::Kind> kind) override;
+  Edited read_entry(config::Kind kind, std::string_view name) override;
+  Edited write_entry(const GivenText& given, IfIndex index) override;
+  Edited delete_entry(config::Kind kind, std::string_view name, IfIndex index) override;
+  Edited list_services() override;
+  Edited register_services(const GivenText& given) override;
+  Edited deregister_service(const std::string& id, const std::string& service) override;
 
  private:
   struct File {

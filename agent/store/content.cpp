@@ -117,6 +117,7 @@ bool Content::known(const std::string& key, const KeyName& name) const {
     }
     case KeyName::Kind::Config:
       return config_entries_.count(std::string(name.name)) != 0;
+    case KeyName::Kind::ConfigChange:
     case KeyName::Kind::Unknown:
       break;
   }
@@ -129,6 +130,7 @@ void Content::note(const std::string& key, std::string reason) {
 
 void Content::put(KeyValue kv) {
   const auto name = parse_key(kv.key);
+  if (name.kind == KeyName::Kind::ConfigChange) return;  // for those who write
   const bool is_known = known(kv.key, name);
   if (!is_known) {
     if (keys_ >= options_.max_keys) {
@@ -162,6 +164,7 @@ void Content::put(KeyValue kv) {
     }
     case KeyName::Kind::Config:
       return put_config(std::string(name.name), std::move(kv));
+    case KeyName::Kind::ConfigChange:
     case KeyName::Kind::Unknown:
       return;
   }
@@ -212,6 +215,7 @@ void Content::erase(const std::string& key) {
       return;
     case KeyName::Kind::Config:
       return erase_config(std::string(name.name));
+    case KeyName::Kind::ConfigChange:
     case KeyName::Kind::Unknown:
       return;
   }

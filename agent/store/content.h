@@ -22,7 +22,7 @@ namespace mesh::store {
 
 // What a key says about itself.
 struct KeyName {
-  enum class Kind { Instance, Node, Vip, VipOwner, Config, Unknown };
+  enum class Kind { Instance, Node, Vip, VipOwner, Config, ConfigChange, Unknown };
   Kind kind = Kind::Unknown;
   std::string_view name;  // of the service, node or address; of Config: kind/name
   std::string_view id;    // of the instance
@@ -34,6 +34,11 @@ std::string node_key(std::string_view node);
 std::string vip_key(std::string_view service);
 std::string vip_owner_key(const Address& vip);
 std::string config_key(std::string_view kind_and_name);
+// Changed with each entry that a command writes or deletes, so that no two of them are checked
+// beside each other. It and all entries, but no VIP, are from kConfigBegin to before kConfigEnd.
+inline constexpr std::string_view kConfigChangeKey = "config/change";
+inline constexpr std::string_view kConfigBegin = "config/";
+inline constexpr std::string_view kConfigEnd = "config/vip";
 
 // What an engine is to read before the rest: rules, and whose addresses are the mesh's.
 inline const std::vector<std::string> kReadFirst{"config/", "nodes/"};

@@ -191,6 +191,12 @@ std::string txn_request(std::string_view prefix, const Transaction& transaction)
                        {"mod_revision", std::to_string(condition.modified)}});
     failure.push_back({{"request_range", {{"key", full(condition.key)}}}});
   }
+  for (const auto& range : transaction.unchanged)
+    compare.push_back({{"target", "MOD"},
+                       {"result", "LESS"},
+                       {"key", full(range.from)},
+                       {"range_end", full(range.end)},
+                       {"mod_revision", std::to_string(range.since + 1)}});
   json success = json::array();
   for (const auto& put : transaction.puts) {
     json one{{"key", full(put.key)}, {"value", base64(put.value)}};

@@ -359,7 +359,7 @@ net::awaitable<EtcdEngine::Answer> EtcdEngine::call_current(std::string path, st
 }
 
 net::awaitable<Result<Commit>> EtcdEngine::commit(Transaction transaction) {
-  if (transaction.conditions.size() > Transaction::kMaxOperations ||
+  if (transaction.conditions.size() + transaction.unchanged.size() > Transaction::kMaxOperations ||
       transaction.puts.size() + transaction.deletes.size() > Transaction::kMaxOperations)
     co_return fail("more than {} operations in a transaction", Transaction::kMaxOperations);
   auto answer =

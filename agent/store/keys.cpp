@@ -41,6 +41,7 @@ KeyName parse_key(std::string_view key) {
     return {KeyName::Kind::Vip, after(kVip), {}};
   if (key.starts_with(kVipOwner) && !after(kVipOwner).empty())
     return {KeyName::Kind::VipOwner, after(kVipOwner), {}};
+  if (key == kConfigChangeKey) return {KeyName::Kind::ConfigChange, {}, {}};
   if (key.starts_with(kConfig)) {
     const auto rest = after(kConfig);
     const auto slash = rest.find('/');

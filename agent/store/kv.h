@@ -57,6 +57,14 @@ struct Condition {
   Revision modified = 0;
 };
 
+// No key from `from` to before `end` was changed after this revision. A key that was deleted is not
+// seen: who deletes must change another one of them.
+struct Unchanged {
+  std::string from;
+  std::string end;
+  Revision since = 0;
+};
+
 struct Put {
   std::string key;
   std::string value;
@@ -70,12 +78,13 @@ struct Transaction {
   std::vector<Condition> conditions;
   std::vector<Put> puts;
   std::vector<std::string> deletes;
+  std::vector<Unchanged> unchanged = {};
 };
 
 struct Commit {
   bool done = false;  // false: a condition did not hold
   Revision revision = 0;
-  std::vector<KeyValue> present;  // if not done: the keys of the conditions that exist
+  std::vector<KeyValue> present;  // if not done: the keys of `conditions` that exist
 };
 
 // A key for a message: ASCII only, the rest escaped, at most 96 characters of it.

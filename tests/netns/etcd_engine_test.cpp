@@ -218,6 +218,31 @@ TEST(EtcdEngine, ReadsWhatIsFirstBeforeTheOthersAndSaysIfThatIsTooMuch) {
   EXPECT_EQ(whole.content().size(), 39u);
 }
 
+TEST(EtcdEngine, AWriteMayDemandThatARangeDidNotChange) {
+  EtcdCluster etcd;
+  etcd.put(in("c/a"), "1");
+  etcd.put(in("d"), "1");
+  Follower follower(etcd.store());
+  follower.wait_connected();
+  const auto seen = etcd.revision();
+  const auto write = [&](std::int64_t since) {
+    store::Transaction transaction;
+    transaction.puts = {{"w", "1", 0}};
+    transaction.unchanged = {{"c/", "d", since}};
+    auto commit = follower.commit(std::move(transaction));
+    EXPECT_TRUE(commit) << commit.error().what;
+    return commit && commit->done;
+  };
+  EXPECT_TRUE(write(seen));
+  etcd.put(in("d"), "2");  // behind it
+  EXPECT_TRUE(write(seen));
+  etcd.put(in("c/b"), "1");
+  EXPECT_FALSE(write(seen));
+  EXPECT_TRUE(write(etcd.revision()));
+  etcd.put(in("c/a"), "2");
+  EXPECT_FALSE(write(etcd.revision() - 1));
+}
+
 TEST(EtcdEngine, WritesOnlyWhatItsConditionsAllow) {
   EtcdCluster etcd;
   Follower follower(etcd.store());

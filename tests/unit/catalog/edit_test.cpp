@@ -35,10 +35,10 @@ class EditTest : public testing::Test {
     return text;
   }
   std::string write(std::string name, std::string text) {
-    return told(editor().write_entry({std::move(name), std::move(text)}));
+    return told(editor().write_entry({std::move(name), std::move(text)}, {}));
   }
   std::string remove(Kind kind, std::string_view name) {
-    return told(editor().delete_entry(kind, name));
+    return told(editor().delete_entry(kind, name, {}));
   }
   std::string add(std::string name, std::string text) {
     return told(editor().register_services({std::move(name), std::move(text)}));
@@ -163,8 +163,8 @@ TEST_F(EditTest, InstancesAreRegisteredEachInItsFile) {
   EXPECT_THAT(told(editor().list_services()), HasSubstr("10.0.0.9:80"));
   EXPECT_THAT(add("x.json", R"({"service":{"name":"api","address":"10.0.0.9","port":80}})"),
               HasSubstr("10.0.0.9:80 is an instance of service"));
-  EXPECT_EQ(told(editor().deregister_service("web/1")), "Deregistered service: web/1");
-  EXPECT_THAT(told(editor().deregister_service("web/1")), HasSubstr("no instance with the id"));
+  EXPECT_EQ(told(editor().deregister_service("web/1", "")), "Deregistered service: web/1");
+  EXPECT_THAT(told(editor().deregister_service("web/1", "")), HasSubstr("no instance with the id"));
   EXPECT_THAT(files(), ElementsAre("service.web-2.json"));
 }
 
@@ -174,6 +174,30 @@ TEST_F(EditTest, OnlyServicesAreRegistered) {
       HasSubstr("error: x.json"));
   EXPECT_THAT(add("x.json", R"({"services":[]})"), HasSubstr("no service definition"));
   EXPECT_THAT(add("x.json", R"({"service":{"name":"web"}})"), HasSubstr("'address' is required"));
+}
+
+TEST_F(EditTest, SidecarsAreNotRegistered) {
+  const std::string sidecar =
+      "service {\n  name = \"web-proxy\"\n  kind = \"connect-proxy\"\n  port = 20000\n}\n";
+  EXPECT_THAT(add("x.hcl", sidecar),
+              HasSubstr("error: x.hcl:3:10: kind: \"connect-proxy\" cannot be registered: every "
+                        "workload is in the mesh without a sidecar"));
+  EXPECT_THAT(
+      add("x.hcl", "service { name = \"web\" address = \"10.0.0.1\" port = 80 }\n" + sidecar),
+      HasSubstr("cannot be registered"));
+  EXPECT_THAT(files(), ElementsAre());
+  EXPECT_THAT(
+      add("x.hcl",
+          "service { name = \"web\" address = \"10.0.0.1\" port = 80\n"
+          "connect { sidecar_service {} } }\n"),
+      HasSubstr("Registered service: web\nwarning: x.hcl:2:9: service.connect: has no effect"));
+}
+
+TEST_F(EditTest, FilesHaveNoModifyIndex) {
+  EXPECT_THAT(told(editor().write_entry({"x.hcl", kWeb}, 7)), HasSubstr("--cas is for --store"));
+  EXPECT_THAT(told(editor().delete_entry(Kind::ServiceDefaults, "web", 7)),
+              HasSubstr("--cas is for --store"));
+  EXPECT_THAT(files(), ElementsAre());
 }
 
 TEST_F(EditTest, EditorsWaitForEachOther) {

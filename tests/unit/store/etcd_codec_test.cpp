@@ -105,11 +105,17 @@ TEST(EtcdCodec, ReadsWhatATransactionFound) {
 }
 
 TEST(EtcdCodec, WritesWhatTheGatewayReads) {
-  const auto txn = json::parse(txn_request("p/", {{{"a", 0}}, {{"a", "1", 9}}, {"b"}}));
+  const auto txn =
+      json::parse(txn_request("p/", {{{"a", 0}}, {{"a", "1", 9}}, {"b"}, {{"c/", "c0", 41}}}));
   EXPECT_EQ(txn["compare"][0]["key"], base64("p/a"));
   EXPECT_EQ(txn["compare"][0]["target"], "MOD");
+  EXPECT_EQ(txn["compare"][1]["key"], base64("p/c/"));
+  EXPECT_EQ(txn["compare"][1]["range_end"], base64("p/c0"));
+  EXPECT_EQ(txn["compare"][1]["result"], "LESS");
+  EXPECT_EQ(txn["compare"][1]["mod_revision"], "42");
   EXPECT_EQ(txn["success"][0]["request_put"]["lease"], "9");
   EXPECT_EQ(txn["success"][1]["request_delete_range"]["key"], base64("p/b"));
+  ASSERT_EQ(txn["failure"].size(), 1u);
   EXPECT_EQ(txn["failure"][0]["request_range"]["key"], base64("p/a"));
   const auto watch = json::parse(watch_request("p/", 12));
   EXPECT_EQ(watch["create_request"]["start_revision"], "12");
