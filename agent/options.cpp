@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "agent/catalog/definition_reader.h"
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 #include "agent/catalog/vip.h"
 #include "agent/dns/zone.h"
 

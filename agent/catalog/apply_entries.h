@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "agent/catalog/model.h"
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 #include "agent/config/entry_set.h"
 #include "agent/syntax/errors.h"
 

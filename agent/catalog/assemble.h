@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "agent/catalog/model.h"
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 #include "agent/catalog/vip.h"
 #include "agent/syntax/errors.h"
 

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 #include "agent/config/entry_reader.h"
 #include "agent/syntax/errors.h"
 #include "agent/syntax/read.h"

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "agent/base/result.h"
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 #include "agent/config/entry_reader.h"
 #include "agent/store/content.h"
 #include "agent/store/kv.h"

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "agent/catalog/assemble.h"
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 #include "agent/syntax/json.h"
 #include "tests/fuzz/lines.h"
 

@@ -5,7 +5,7 @@
 
 #include <fmt/format.h>
 
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 #include "agent/syntax/read.h"
 
 namespace mesh::catalog {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "agent/catalog/model.h"
-#include "agent/catalog/node_json.h"
+#include "agent/catalog/node_definition.h"
 #include "agent/syntax/decode.h"
 
 namespace mesh::catalog {

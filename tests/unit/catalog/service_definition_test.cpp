@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which service definitions are accepted, and the exact place and words of every refusal.
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/catalog/node_json.h"
+#include "agent/catalog/node_definition.h"
 
 #include <fmt/format.h>
 

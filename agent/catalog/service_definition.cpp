@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/catalog/service_json.h"
+#include "agent/catalog/service_definition.h"
 
 #include <fmt/format.h>
 
