@@ -322,10 +322,6 @@ void Content::touch(ServiceState& service) {
     touched_.insert(twins->second.begin(), twins->second.end());
 }
 
-void Content::touch_name(std::string_view service) {
-  if (services_.find(service) != services_.end()) touched_.insert(std::string(service));
-}
-
 void Content::put_instance(const KeyName& name, const KeyValue& kv) {
   auto definition = read_instance(name, kv);
   auto service = services_.find(name.name);

@@ -192,12 +192,11 @@ class Content {
   [[nodiscard]] const VipRecord* vip_of(const std::string& service) const;
   [[nodiscard]] const std::string* winner_of_case(const std::string& name) const;
   [[nodiscard]] static Revision first_of(const ServiceState& service);
+  void set_vip(catalog::Service& service, const Address& vip) const;
   void build_entries();
-  void name_services();
-  [[nodiscard]] std::map<std::string, std::string> refused_names() const;
-  [[nodiscard]] std::optional<catalog::Protocol> instances_say(std::string_view service) const;
-  void apply_entries(catalog::Service& service) const;
+  [[nodiscard]] bool is_named(std::string_view service) const;
   catalog::ServicePtr build_service(ServiceState& service);
+  [[nodiscard]] catalog::ServicePtr build_named(const std::string& name) const;
   std::shared_ptr<const catalog::Catalog::Nodes> build_nodes();
   [[nodiscard]] bool is_own(const KeyName& name) const;
   void want(std::string key, std::string value);

@@ -34,7 +34,10 @@ void check_catalog(const Content& content, const catalog::Catalog& catalog) {
   std::set<Address> vips;
   std::set<Endpoint> endpoints;
   for (const auto& [name, service] : catalog.services()) {
-    require(!service.instances.empty(), "a service has instances");
+    const auto& entries = catalog.entries();
+    require(!service.instances.empty() || entries.resolvers.contains(name) ||
+                entries.splitters.contains(name) || entries.routers.contains(name),
+            "a service has instances, or an entry is for it");
     require(catalog::VipAllocator::is_assignable(service.vip4), "a VIP may be one");
     require(vips.insert(service.vip4).second, "a VIP is one service's");
     for (const auto& instance : service.instances)

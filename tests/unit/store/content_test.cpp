@@ -478,5 +478,31 @@ TEST_F(ContentTest, BoundsServices) {
   EXPECT_THAT(reason("catalog/s010000/1"), HasSubstr("more than 10000 services"));
 }
 
+TEST_F(ContentTest, AServiceThatAnEntryNamesStaysWhenItsInstancesGo) {
+  const std::string failover =
+      R"({"Kind":"service-resolver","Name":"web","Failover":{"*":{"Service":"backup"}}})";
+  load({kv("catalog/web/1", instance("web", "10.0.1.5"), 5)});
+  give_vip("web", "240.1.2.3");
+  put("config/service-resolver/web", failover);
+  EXPECT_EQ(addresses("web"), Strings{"10.0.1.5"});
+  erase("catalog/web/1");
+  const auto catalog = content_.build();
+  const auto* web = catalog->find("web");
+  ASSERT_NE(web, nullptr) << "its failover is needed now";
+  EXPECT_TRUE(web->instances.empty());
+  EXPECT_EQ(web->vip4.to_string(), "240.1.2.3");
+  EXPECT_EQ(web->vip6.to_string(), "fd6d:6573:6800::f001:203");
+  put("catalog/web/2", instance("web", "10.0.1.6"));
+  EXPECT_EQ(addresses("web"), Strings{"10.0.1.6"});
+  erase("catalog/web/2");
+  ASSERT_NE(content_.build()->find("web"), nullptr);
+  erase("config/service-resolver/web");
+  EXPECT_EQ(content_.build()->find("web"), nullptr);
+  put("config/service-resolver/web", failover);
+  ASSERT_NE(content_.build()->find("web"), nullptr);
+  erase("config/vip/web");
+  EXPECT_EQ(content_.build()->find("web"), nullptr) << "nobody can call it";
+}
+
 }  // namespace
 }  // namespace mesh::store
