@@ -134,6 +134,15 @@ Status StoreMonitor::collect(metrics::TextWriter& out) {
       r.content.bytes);
   one(out, "mesh_store_refused_keys", "Keys that are left out because of what they hold.",
       Type::Gauge, r.content.refused);
+  one(out, "mesh_store_health_keys", "Keys in which other nodes tell of their instances' health.",
+      Type::Gauge, r.content.health);
+  one(out, "mesh_store_health_unknown_keys",
+      "Of these: of instances that the catalog does not have (yet, or any more).", Type::Gauge,
+      r.content.health_unknown);
+  out.family("mesh_store_unhealthy_instances",
+             "Instances of other nodes that are not passing, or whose node is gone.", Type::Gauge);
+  out.sample(LabelSet{{"status", "warning"}}, r.content.others_warning);
+  out.sample(LabelSet{{"status", "critical"}}, r.content.others_critical);
   one(out, "mesh_store_services_without_vip", "Services that wait for their virtual IP.",
       Type::Gauge, r.content.waiting);
   one(out, "mesh_store_events_total", "Changes received.", Type::Counter, c.events);

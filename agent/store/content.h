@@ -16,16 +16,17 @@
 
 #include "agent/catalog/assemble.h"
 #include "agent/catalog/model.h"
+#include "agent/store/health_keys.h"
 #include "agent/store/kv.h"
 
 namespace mesh::store {
 
 // What a key says about itself.
 struct KeyName {
-  enum class Kind { Instance, Node, Vip, VipOwner, Config, ConfigChange, Unknown };
+  enum class Kind { Instance, Node, Health, Vip, VipOwner, Config, Unknown };
   Kind kind = Kind::Unknown;
   std::string_view name;  // of the service, node or address; of Config: kind/name
-  std::string_view id;    // of the instance
+  std::string_view id;    // of the instance; of Health: service/instance
 };
 KeyName parse_key(std::string_view key);
 
@@ -68,6 +69,10 @@ struct ContentStats {
   std::size_t over_limit = 0;      // of these: beyond a limit, and not even remembered
   std::size_t config_entries = 0;  // kept as text for who understands them
   std::size_t waiting = 0;         // services that have no VIP yet
+  std::size_t health = 0;          // of the keys: what other nodes say of their instances
+  std::size_t health_unknown = 0;  // of these: of instances that the catalog does not have
+  std::size_t others_warning = 0;  // instances of other nodes
+  std::size_t others_critical = 0;
 };
 
 class Content {
@@ -101,9 +106,20 @@ class Content {
   [[nodiscard]] Address propose_vip(const std::string& service, std::optional<Address> wish,
                                     const std::set<Address>& taken) const;
 
-  // Keys that this agent writes: its node, and its own instances. `wanted` has their values.
+  // What is known of health by the catalog of the last build(); null before load().
+  std::shared_ptr<const SharedHealth> health();
+  // What this node's checks say.
+  void report_health(std::map<std::string, InstanceReport, std::less<>> reports) {
+    health_.report(std::move(reports));
+  }
+
+  // Keys that this agent writes: its node, and its own instances. `wanted` has their values, and
+  // `wanted_health` those of the keys that tell these instances' health.
   [[nodiscard]] const std::map<std::string, OwnKey>& own_keys() const { return own_keys_; }
   [[nodiscard]] const std::map<std::string, std::string>& wanted() const { return wanted_; }
+  [[nodiscard]] const std::map<std::string, std::string>& wanted_health() const {
+    return health_.wanted();
+  }
   // The node that is registered under this node's name; null: none.
   [[nodiscard]] const catalog::Node* registered_self() const;
   [[nodiscard]] std::size_t foreign_local() const { return foreign_local_; }
@@ -137,7 +153,8 @@ class Content {
     std::unique_ptr<const std::string> refused;  // null: it is not
     Revision created = kLast;                    // who was first wins
     Revision modified = 0;
-    std::uint32_t bytes = 0;  // of the stored value
+    std::uint32_t bytes = 0;    // of the stored value
+    bool tells_health = false;  // it has checks, which this node runs
 
     [[nodiscard]] const Definition* definition() const {
       return local ? local.get() : stored.get();
@@ -185,6 +202,7 @@ class Content {
   Record& record_of(std::string_view service, std::string_view id);
   void change_definition(Record& record, DefinitionPtr& slot, DefinitionPtr definition);
   void drop_if_empty(Record& record);
+  void want_health(Record& record);
   void claim(Record& record);
   void unclaim(Record& record);
   void touch(ServiceState& service);
@@ -194,6 +212,7 @@ class Content {
   [[nodiscard]] static Revision first_of(const ServiceState& service);
   void set_vip(catalog::Service& service, const Address& vip) const;
   void build_entries();
+  std::shared_ptr<const catalog::Catalog> build_catalog();
   [[nodiscard]] bool is_named(std::string_view service) const;
   catalog::ServicePtr build_service(ServiceState& service);
   [[nodiscard]] catalog::ServicePtr build_named(const std::string& name) const;
@@ -202,6 +221,7 @@ class Content {
   void want(std::string key, std::string value);
 
   Options options_;
+  HealthKeys health_{options_.own.name};
   bool loaded_ = false;
   std::size_t keys_ = 0;
   std::size_t bytes_ = 0;

@@ -283,6 +283,30 @@ void Content::build_entries() {
 
 std::shared_ptr<const catalog::Catalog> Content::build() {
   if (!loaded_) return nullptr;
+  auto catalog = build_catalog();
+  (void)health_.build(*catalog);
+  return catalog;
+}
+
+std::shared_ptr<const SharedHealth> Content::health() {
+  return catalog_ ? health_.build(*catalog_) : nullptr;
+}
+
+// Also of instances that people have written: whoever has the workload runs the checks.
+void Content::want_health(Record& record) {
+  const auto* definition = record.definition();
+  const bool wanted =
+      definition != nullptr && !definition->instance.checks.empty() &&
+      std::any_of(options_.own.cidrs.begin(), options_.own.cidrs.end(),
+                  [&](const Cidr& cidr) { return cidr.contains(definition->instance.address); });
+  if (wanted)
+    health_.want(*record.service->name, *record.id, definition->instance);
+  else if (record.tells_health)
+    health_.unwant(*record.service->name, *record.id);
+  record.tells_health = wanted;
+}
+
+std::shared_ptr<const catalog::Catalog> Content::build_catalog() {
   if (catalog_ && touched_.empty() && !nodes_touched_ && !entries_touched_) return catalog_;
   build_entries();
   static const catalog::Catalog kEmpty;
@@ -308,11 +332,15 @@ std::shared_ptr<const catalog::Catalog> Content::build() {
     services_.erase(at);
   }
   std::vector<catalog::Catalog::ServiceChange> changes;
+  for (const auto& [name, service] : changed) health_.touch(name);
   for (auto& [name, service] : changed) changes.push_back({name, std::move(service)});
   auto nodes = before.shared_nodes();
   if (std::exchange(nodes_touched_, false)) {
     auto built = build_nodes();
-    if (!(*built == *nodes)) nodes = std::move(built);
+    if (!(*built == *nodes)) {
+      nodes = std::move(built);
+      health_.touch_all();
+    }
   }
   if (!catalog_ || !changes.empty() || nodes != before.shared_nodes() ||
       !(before.entries() == *entries_))
@@ -358,7 +386,13 @@ ContentStats Content::stats() const {
   stats.bytes = bytes_;
   stats.over_limit = over_limit_;
   stats.config_entries = config_entries_.size();
-  stats.refused = refused_.size() + over_limit_ + refused_names().size();
+  stats.refused = refused_.size() + over_limit_ + health_.refused();
+  stats.health = health_.size();
+  stats.health_unknown = health_.unknown();
+  stats.keys += stats.health;
+  if (const auto* known = health_.known())
+    for (const auto& [instance, status] : known->others)
+      ++(status == catalog::CheckStatus::Warning ? stats.others_warning : stats.others_critical);
   for (const auto& [name, service] : services_) {
     stats.waiting += service.waits_for_vip ? 1 : 0;
     for (const auto& [id, record] : service.records) stats.refused += record.refused != nullptr;
@@ -385,18 +419,10 @@ std::vector<Refusal> Content::refusals(std::size_t most) const {
     for (auto it = std::next(holders.begin()); it != holders.end() && !full(); ++it)
       all.push_back({vip_key(it->second), fmt::format("{} is the VIP of service \"{}\"",
                                                       vip.to_string(), holders.begin()->second)});
-  for (const auto& [key, reason] : refused_names())
-    if (!full()) all.push_back({config_key(key), reason});
-  for (const auto& key : unread_entries_)
-    if (!full())
-      all.push_back({config_key(key_text(key)),
-                     fmt::format("beyond the {} keys that may be, so {}", options_.max_keys,
-                                 key.starts_with("service-intentions/")
-                                     ? "it denies everybody its destination"
-                                     : "its service is strict")});
-  if (!entries_complete_ && !full())
-    all.push_back(
-        {"config/", "not all entries could be read: what none of those allows is denied"});
+  if (!full())
+    health_.refusals(most - all.size(), [&](HealthKeys::Refusal refusal) {
+      all.push_back({std::move(refusal.key), std::move(refusal.reason)});
+    });
   if (over_limit_ > 0 && !full())
     all.push_back(
         {"", fmt::format("{} keys beyond the {} that may be", over_limit_, options_.max_keys)});

@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::string_view kCatalog = "catalog/";
 constexpr std::string_view kNodes = "nodes/";
+constexpr std::string_view kHealth = "health/";
 constexpr std::string_view kVip = "config/vip/";
 constexpr std::string_view kVipOwner = "config/vip-owner/";
 constexpr std::string_view kConfig = "config/";
@@ -37,6 +38,17 @@ KeyName parse_key(std::string_view key) {
   }
   if (key.starts_with(kNodes) && catalog::is_name(after(kNodes)))
     return {KeyName::Kind::Node, after(kNodes), {}};
+  if (key.starts_with(kHealth)) {
+    const auto rest = after(kHealth);
+    const auto slash = rest.find('/');
+    if (slash == std::string_view::npos || !catalog::is_name(rest.substr(0, slash))) return unknown;
+    const auto id = rest.substr(slash + 1);
+    const auto second = id.find('/');
+    if (second == std::string_view::npos || !catalog::is_name(id.substr(0, second)) ||
+        second + 1 == id.size() || id.size() - second - 1 > kMaxIdBytes)
+      return unknown;
+    return {KeyName::Kind::Health, rest.substr(0, slash), id};
+  }
   if (key.starts_with(kVip) && catalog::is_name(after(kVip)))
     return {KeyName::Kind::Vip, after(kVip), {}};
   if (key.starts_with(kVipOwner) && !after(kVipOwner).empty())

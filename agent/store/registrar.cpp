@@ -105,6 +105,18 @@ net::awaitable<Status> Registrar::renew_lease() {
   co_return co_await renew_lease();
 }
 
+void Registrar::put_wanted(const std::map<std::string, std::string>& wanted, std::size_t most,
+                           Transaction& transaction) const {
+  for (const auto& [key, value] : wanted) {
+    if (transaction.puts.size() >= most) return;
+    const auto have = content_.own_keys().find(key);
+    const bool exists = have != content_.own_keys().end();
+    if (exists && have->second.lease == lease_ && have->second.value == value) continue;
+    transaction.conditions.push_back({key, exists ? have->second.modified : 0});
+    transaction.puts.push_back({key, value, lease_});
+  }
+}
+
 net::awaitable<Status> Registrar::write_own() {
   if (lease_ == 0) co_return Status{};
   const std::string self = node_key(options_.node_name);
@@ -121,21 +133,25 @@ net::awaitable<Status> Registrar::write_own() {
           "the node name {} is registered by {} already: give each node a name of its own",
           options_.node_name, other->address.to_string());
   }
-  unsigned conflicts = 0;
-  while (active()) {
-    Transaction transaction;
-    for (const auto& [key, value] : content_.wanted()) {
-      if (transaction.puts.size() == kBatch) break;
-      const auto have = content_.own_keys().find(key);
-      const bool exists = have != content_.own_keys().end();
-      if (exists && have->second.lease == lease_ && have->second.value == value) continue;
-      transaction.conditions.push_back({key, exists ? have->second.modified : 0});
-      transaction.puts.push_back({key, value, lease_});
+  for (bool first = true; active(); first = false) {
+    // Health that never rests does not keep the lease from being renewed.
+    if (!first && std::chrono::steady_clock::now() - renewed_ >= options_.lease_ttl / 3) {
+      pending_ = true;
+      break;
     }
+    Transaction transaction;
+    // An instance's health no later than the instance: nobody takes it for passing in between. Half
+    // of the room for each, so that neither waits for the other.
+    put_wanted(content_.wanted_health(), kBatch / 2, transaction);
+    put_wanted(content_.wanted(), kBatch, transaction);
     for (const auto& [key, have] : content_.own_keys()) {
       if (transaction.puts.size() + transaction.deletes.size() >= kBatch) break;
-      // What this run registered. Of earlier runs, the lease runs out.
-      if (have.lease != lease_ || content_.wanted().count(key) != 0) continue;
+      // What this run registered. Of earlier runs, the lease runs out; what somebody has written
+      // among our words on health without one would stay.
+      const bool health = key.starts_with("health/");
+      if (have.lease != lease_ && !(health && have.lease == 0)) continue;
+      const auto& wanted = health ? content_.wanted_health() : content_.wanted();
+      if (wanted.contains(key)) continue;
       transaction.conditions.push_back({key, have.modified});
       transaction.deletes.push_back(key);
     }

@@ -55,6 +55,9 @@ class Registrar {
   boost::asio::awaitable<void> assign_vips();
   boost::asio::awaitable<Status> renew_lease();
   boost::asio::awaitable<Status> write_own();
+  // Into the transaction, up to so many puts in all: what the store does not have as wanted.
+  void put_wanted(const std::map<std::string, std::string>& wanted, std::size_t most,
+                  Transaction& transaction) const;
   // Waits until the content has seen this revision, a second at most.
   boost::asio::awaitable<void> until_seen(Revision revision);
   boost::asio::awaitable<void> sleep(std::chrono::milliseconds time);

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 
 namespace mesh::store {
 namespace {
@@ -17,6 +18,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMaxRefusals = 50;
 constexpr std::chrono::milliseconds kReportPace{500};
+// Checks that flap are written this often at most, all that changed in between together.
+constexpr std::chrono::milliseconds kHealthPace{250};
 
 EtcdOptions rules_first(EtcdOptions options) {
   options.first = kReadFirst;
@@ -58,12 +61,14 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
   // Thread of control_.
   void stop() {
     handlers_ = {};
+    health_handler_ = nullptr;
     if (!thread_.joinable()) return;
     net::post(io_, [this] {
       stopped_ = true;
       engine_.stop();
       registrar_.stop();
       build_timer_.cancel();
+      health_timer_.cancel();
       report_timer_.cancel();
       work_.reset();
     });
@@ -77,6 +82,26 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
       content_.set_local(*catalog);
       changed();
     });
+  }
+
+  // Thread of control_.
+  void report_health(std::map<std::string, InstanceReport, std::less<>> reports) {
+    net::post(io_, [this, reports = std::move(reports)]() mutable {
+      reports_ = std::move(reports);
+      if (health_pending_ || stopped_) return;
+      health_pending_ = true;
+      health_timer_.expires_at(std::max(Clock::now(), last_health_ + kHealthPace));
+      health_timer_.async_wait([this](const boost::system::error_code& code) {
+        health_pending_ = false;
+        if (code || stopped_) return;
+        last_health_ = Clock::now();
+        content_.report_health(std::exchange(reports_, {}));
+        registrar_.wake();
+      });
+    });
+  }
+  void on_health(std::function<void(std::shared_ptr<const SharedHealth>)> handler) {
+    health_handler_ = std::move(handler);
   }
 
   // Any thread.
@@ -147,15 +172,20 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
 
   void build() {
     auto catalog = content_.build();
-    if (catalog && local_seen_ && catalog != built_) {
-      built_ = catalog;
+    auto health = content_.health();
+    if (catalog && local_seen_ && (catalog != built_ || health != built_health_)) {
       bool post = false;
       {
         std::lock_guard lock(mutex_);
-        if (next_) ++merged_;
-        post = !next_;
-        next_ = std::move(catalog);
+        post = !next_ && !next_health_;
+        if (health != built_health_) next_health_ = health;
+        if (catalog != built_) {
+          if (next_) ++merged_;
+          next_ = catalog;
+        }
       }
+      built_ = std::move(catalog);
+      built_health_ = std::move(health);
       if (post) net::post(control_, [self = shared_from_this()] { self->deliver(); });
     }
     registrar_.wake();
@@ -165,11 +195,14 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
   // Thread of control_. Only the newest counts: a control thread that is slow passes over some.
   void deliver() {
     std::shared_ptr<const catalog::Catalog> catalog;
+    std::shared_ptr<const SharedHealth> health;
     {
       std::lock_guard lock(mutex_);
-      catalog = std::move(next_);
-      next_ = nullptr;
+      catalog = std::exchange(next_, nullptr);
+      health = std::exchange(next_health_, nullptr);
     }
+    // An instance is not healthier for a moment than it is.
+    if (auto handler = health_handler_; handler && health) handler(std::move(health));
     // A copy: the handler may call stop(), which drops the original.
     if (auto handler = handlers_.on_catalog; handler && catalog) {
       ++published_;
@@ -209,22 +242,31 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
   Content content_;
   Registrar registrar_;
   net::steady_timer build_timer_;
+  net::steady_timer health_timer_{io_};
   net::steady_timer report_timer_;
   bool build_pending_ = false;
+  bool health_pending_ = false;
   bool stopped_ = false;
   bool local_seen_;
   bool address_known_ = false;
   Clock::time_point last_build_{};
+  Clock::time_point last_health_{};
+  std::map<std::string, InstanceReport, std::less<>> reports_;  // not passed on yet
   std::shared_ptr<const catalog::Catalog> built_;
+  std::shared_ptr<const SharedHealth> built_health_;
   std::atomic<std::uint64_t> published_{0};
   std::atomic<std::uint64_t> merged_{0};
 
-  Handlers handlers_;  // thread of control_
+  // Thread of control_.
+  Handlers handlers_;
+  std::function<void(std::shared_ptr<const SharedHealth>)> health_handler_;
   std::thread thread_;
 
   mutable std::mutex mutex_;
   StoreReport report_;
-  std::shared_ptr<const catalog::Catalog> next_;  // not delivered yet
+  // Not delivered yet.
+  std::shared_ptr<const catalog::Catalog> next_;
+  std::shared_ptr<const SharedHealth> next_health_;
 };
 
 StoreSource::StoreSource(net::io_context& control, StoreOptions options)
@@ -235,6 +277,12 @@ Status StoreSource::start(Handlers handlers) { return impl_->start(std::move(han
 void StoreSource::stop() { impl_->stop(); }
 void StoreSource::set_local(std::shared_ptr<const catalog::Catalog> catalog) {
   impl_->set_local(std::move(catalog));
+}
+void StoreSource::report_health(std::map<std::string, InstanceReport, std::less<>> reports) {
+  impl_->report_health(std::move(reports));
+}
+void StoreSource::on_health(std::function<void(std::shared_ptr<const SharedHealth>)> handler) {
+  impl_->on_health(std::move(handler));
 }
 StoreReport StoreSource::report() const { return impl_->report(); }
 StoreCounters StoreSource::counters() const { return impl_->counters(); }

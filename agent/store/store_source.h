@@ -67,6 +67,11 @@ class StoreSource final : public catalog::CatalogSource {
   // What this node's own files say. Thread of `control`.
   void set_local(std::shared_ptr<const catalog::Catalog> catalog);
 
+  // What this node's checks say of its instances. Thread of `control`.
+  void report_health(std::map<std::string, InstanceReport, std::less<>> reports);
+  // Called on `control`, before the catalog it belongs to. Before start().
+  void on_health(std::function<void(std::shared_ptr<const SharedHealth>)> handler);
+
   [[nodiscard]] StoreReport report() const;      // any thread
   [[nodiscard]] StoreCounters counters() const;  // any thread
 

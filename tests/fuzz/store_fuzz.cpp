@@ -30,7 +30,7 @@ void check_error(const Result<T>& result) {
   if (!result) check_text(result.error().what);
 }
 
-void check_catalog(const Content& content, const catalog::Catalog& catalog) {
+void check_catalog(Content& content, const catalog::Catalog& catalog) {
   std::set<Address> vips;
   std::set<Endpoint> endpoints;
   for (const auto& [name, service] : catalog.services()) {
@@ -48,6 +48,8 @@ void check_catalog(const Content& content, const catalog::Catalog& catalog) {
       for (const auto& [other, two] : catalog.nodes())
         for (const auto& range : two.cidrs)
           require((name == other && cidr == range) || !cidr.overlaps(range), "ranges are apart");
+  for (const auto& [instance, status] : content.health()->others)
+    require(status != catalog::CheckStatus::Passing, "only what is not passing is listed");
   for (const auto& refusal : content.refusals(100)) {
     check_text(refusal.key);
     check_text(refusal.reason);
