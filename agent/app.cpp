@@ -123,9 +123,8 @@ Status App::start_datapath() {
     MESH_TRY(registry_.add(*tls_collector_), "metrics");
   }
 
-  health_ = std::make_unique<capture::HealthCapture>(io_, *datapath_, [this] {
-    if (controller_) controller_->refresh();
-  });
+  health_ = std::make_unique<capture::HealthCapture>(io_, *datapath_, own_prefix(),
+                                                     [this] { on_own_health(); });
   health_collector_ = std::make_unique<HealthCollector>(health_->runner());
   MESH_TRY(registry_.add(*health_collector_), "metrics");
   if (!options_.disable_dns) {
@@ -210,10 +209,8 @@ Status App::start_directory(catalog::VipAllocator vips) {
       .on_catalog =
           [this](std::shared_ptr<const catalog::Catalog> catalog) {
             config_errors_.clear();
-            if (store_)
-              store_->set_local(std::move(catalog));
-            else
-              on_catalog(std::move(catalog));
+            files_ = std::move(catalog);
+            publish_files();
           },
       .on_error = [this](std::vector<syntax::ConfigError> errors) { on_config_errors(errors); },
       .on_warning =
@@ -229,6 +226,11 @@ Status App::start_store(const catalog::VipAllocator& vips) {
   store_ = std::make_unique<store::StoreSource>(io_, store_options_of(options_, vips));
   store_monitor_ = std::make_unique<StoreMonitor>(*store_);
   MESH_TRY(registry_.add(*store_monitor_), "metrics");
+  store_->on_health([this](const std::shared_ptr<const store::SharedHealth>& health) {
+    if (!catalog_seen_) health_->carry(health->carried);
+    health_->set_others(health->others);
+    controller_->refresh();
+  });
   return store_->start({
       .on_catalog =
           [this](std::shared_ptr<const catalog::Catalog> catalog) {
@@ -236,6 +238,49 @@ Status App::start_store(const catalog::VipAllocator& vips) {
           },
       .on_error = nullptr,
   });
+}
+
+// Before the ids of what this node itself puts into the catalog.
+std::string App::own_prefix() const {
+  return options_.store ? options_.node_name + "/" : std::string();
+}
+
+// What the files say, without what its checks take out of it.
+void App::publish_files() {
+  if (!files_) return;
+  // Also those that come back: by way of the store it takes a moment, and their checks go on.
+  checked_anyway_.insert(withdrawn_.begin(), withdrawn_.end());
+  auto kept = catalog::withdraw(files_, checked_anyway_, own_prefix()).instances;
+  checked_anyway_.clear();
+  for (const auto& instance : kept) checked_anyway_.insert(instance.id);
+  health_->keep(std::move(kept));
+  auto rest = catalog::withdraw(files_, withdrawn_, own_prefix()).rest;
+  if (store_)
+    store_->set_local(std::move(rest));
+  else
+    on_catalog(std::move(rest));
+}
+
+void App::on_own_health() {
+  if (!controller_) return;
+  controller_->refresh();
+  std::map<std::string, store::InstanceReport, std::less<>> reports;
+  std::set<std::string> withdrawn;
+  for (const auto& [instance, health] : health_->table().own()) {
+    reports.emplace(instance, store::InstanceReport{health.status, health.output});
+    if (health.withdrawn) withdrawn.insert(instance);
+  }
+  if (store_) store_->report_health(std::move(reports));
+  if (withdrawn == withdrawn_) return;
+  for (const auto& instance : withdrawn)
+    if (!withdrawn_.contains(instance))
+      log::warn("health: {} was critical for so long that it is taken out of the catalog",
+                instance);
+  for (const auto& instance : withdrawn_)
+    if (!withdrawn.contains(instance))
+      log::info("health: {} is not taken out of the catalog any more", instance);
+  withdrawn_ = std::move(withdrawn);
+  publish_files();
 }
 
 void App::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include "agent/admin/health_report.h"
@@ -33,6 +34,7 @@
 #include "agent/capture/sock_destroy.h"
 #include "agent/catalog/directory.h"
 #include "agent/catalog/own_node.h"
+#include "agent/catalog/withdraw.h"
 #include "agent/dns/server.h"
 #include "agent/dns_collector.h"
 #include "agent/health_collector.h"
@@ -71,6 +73,9 @@ class App {
   Status start_directory(catalog::VipAllocator vips);
   Status start_store(const catalog::VipAllocator& vips);
   void on_catalog(std::shared_ptr<const catalog::Catalog> catalog);
+  [[nodiscard]] std::string own_prefix() const;
+  void publish_files();
+  void on_own_health();
   void add_admin_commands();
   void add_debug_pages();
   void beat();
@@ -130,6 +135,9 @@ class App {
   std::thread follow_thread_;
   bool enrolled_ = false;
   bool catalog_seen_ = false;
+  std::shared_ptr<const catalog::Catalog> files_;  // of --config-dir; null: not read yet
+  std::set<std::string> withdrawn_;                // instances that are out of it by their checks
+  std::set<std::string> checked_anyway_;           // also if the catalog does not have them
   std::vector<std::string> config_errors_;
 
   std::mutex degraded_mutex_;  // the collection thread reads it

@@ -2,6 +2,8 @@
 #include "agent/health_collector.h"
 
 #include <array>
+#include <set>
+#include <string>
 
 namespace mesh {
 
@@ -22,7 +24,11 @@ Status HealthCollector::collect(metrics::TextWriter& out) {
              Type::Counter);
   out.sample({}, load(c.changes));
   std::array<std::uint64_t, 3> now{};
-  for (const auto& row : runner_.rows()) ++now[static_cast<std::size_t>(row.status)];
+  std::set<std::string> withdrawn;
+  for (auto& row : runner_.rows()) {
+    ++now[static_cast<std::size_t>(row.status)];
+    if (row.withdrawn) withdrawn.insert(std::move(row.instance));
+  }
   out.family("mesh_health_checks", "Health checks of this node by their status.", Type::Gauge);
   for (const auto status :
        {health::CheckStatus::Passing, health::CheckStatus::Warning, health::CheckStatus::Critical})
@@ -30,6 +36,10 @@ Status HealthCollector::collect(metrics::TextWriter& out) {
                now[static_cast<std::size_t>(status)]);
   out.family("mesh_health_checks_not_run", "Health checks beyond what one node runs.", Type::Gauge);
   out.sample({}, load(c.over_limit));
+  out.family("mesh_health_withdrawn_instances",
+             "Instances that are out of the catalog because a check was critical for too long.",
+             Type::Gauge);
+  out.sample({}, withdrawn.size());
   return {};
 }
 

@@ -14,7 +14,8 @@ json checks_report(const health::Runner& runner) {
                    {"kind", catalog::to_string(row.kind)},
                    {"status", catalog::to_string(row.status)},
                    {"output", row.output},
-                   {"since_seconds", row.since.count()}});
+                   {"since_seconds", row.since.count()},
+                   {"withdrawn", row.withdrawn}});
   return all;
 }
 

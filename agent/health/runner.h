@@ -5,11 +5,14 @@
 #include <atomic>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -26,6 +29,10 @@ struct Task {
   std::vector<Address> own;  // the workload's addresses
   catalog::HealthCheck check;
   MakeSocket make_socket;  // holds the namespace; dropped with the task
+  // Why there is nothing to run it against; empty: there is. It is critical then.
+  std::string absent = {};
+  // What the instance was under an earlier agent of this node: a check that is new starts from it.
+  std::optional<CheckStatus> carried = std::nullopt;
 };
 
 struct Counters {
@@ -39,8 +46,10 @@ class Runner {
   static constexpr std::size_t kMaxChecks = 20'000;
   static constexpr std::size_t kMaxProbes = 256;  // at the same time; the others wait
 
-  // `on_change` is called on the runner's thread when the table has changed.
-  Runner(Table& table, std::function<void()> on_change);
+  // `on_change` is called on the runner's thread when the table has changed. `now` is for tests: it
+  // is what time a status began and how long it has lasted, not when probes begin.
+  Runner(Table& table, std::function<void()> on_change,
+         std::function<Clock::time_point()> now = Clock::now);
   ~Runner();
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
@@ -65,16 +74,22 @@ class Runner {
   void probe(const std::shared_ptr<Entry>& entry);
   void on_outcome(const std::shared_ptr<Entry>& entry, Outcome outcome);
   void publish();
+  void watch_withdrawals();
   void in_thread(const std::function<void()>& body) const;
 
   Table& table_;
   const std::function<void()> on_change_;
+  const std::function<Clock::time_point()> now_;
   Counters counters_;
   mutable boost::asio::io_context io_{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   std::map<Key, std::shared_ptr<Entry>> entries_;
+  std::set<std::string, std::less<>> over_limit_;  // instances with checks that are not run
+  std::set<std::string, std::less<>> withdrawn_;
+  boost::asio::steady_timer withdrawals_{io_};
   std::deque<std::weak_ptr<Entry>> waiting_;
   std::size_t probes_ = 0;
+  bool stopped_ = false;
   std::thread thread_;
 };
 

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace mesh::health {
 
 CheckStatus worse(CheckStatus a, CheckStatus b) {
@@ -16,6 +18,7 @@ CheckState::CheckState(const catalog::HealthCheck& check, Clock::time_point now)
       failures_before_warning_(check.failures_before_warning),
       failures_before_critical_(check.failures_before_critical),
       ttl_(check.ttl),
+      deregister_after_(check.deregister_after),
       status_(check.initial),
       since_(now),
       last_(now) {}
@@ -55,6 +58,12 @@ bool CheckState::expire(Clock::time_point now) {
     output_ = fmt::format("nothing was heard for {} s",
                           std::chrono::duration_cast<std::chrono::seconds>(ttl_).count());
   return show(CheckStatus::Critical, now);
+}
+
+bool CheckState::overdue(Clock::time_point now) const {
+  return deregister_after_.count() > 0 && status_ == CheckStatus::Critical &&
+         now - since_ >=
+             std::max<std::chrono::nanoseconds>(deregister_after_, kShortestDeregisterAfter);
 }
 
 }  // namespace mesh::health

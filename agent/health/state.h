@@ -20,9 +20,17 @@ struct Outcome {
 
 inline constexpr std::size_t kMaxOutput = 4096;  // bytes of it that are kept
 
+// Consul's shortest: an instance stays for at least so long after a check of it became critical.
+inline constexpr std::chrono::seconds kShortestDeregisterAfter{60};
+
 class CheckState {
  public:
   CheckState(const catalog::HealthCheck& check, Clock::time_point now);
+  // Goes on from what an earlier agent made of it.
+  CheckState(const catalog::HealthCheck& check, CheckStatus carried, Clock::time_point now)
+      : CheckState(check, now) {
+    status_ = carried;
+  }
 
   // One result. A status other than the one shown must come often enough in a row:
   // SuccessBeforePassing for passing and warning, FailuresBeforeWarning and FailuresBeforeCritical
@@ -33,8 +41,12 @@ class CheckState {
   // When expire() would do something; only of a TTL check that is not critical by it already.
   [[nodiscard]] Clock::time_point deadline() const { return last_ + ttl_; }
 
+  // It has been critical for so long that DeregisterCriticalServiceAfter takes its instance out.
+  [[nodiscard]] bool overdue(Clock::time_point now) const;
+
   [[nodiscard]] CheckStatus status() const { return status_; }
   [[nodiscard]] const std::string& output() const { return output_; }
+  void explain(std::string output) { output_ = std::move(output); }
   // Since when the status is what it is.
   [[nodiscard]] Clock::time_point since() const { return since_; }
 
@@ -45,6 +57,7 @@ class CheckState {
   const std::uint32_t failures_before_warning_;
   const std::uint32_t failures_before_critical_;
   const std::chrono::nanoseconds ttl_;
+  const std::chrono::nanoseconds deregister_after_;  // 0: never
   CheckStatus status_;
   std::string output_;
   Clock::time_point since_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the checks of this node's instances say. Any thread.
+// What is known of the health of instances: of this node's by its own checks, of others' by what
+// their agents say. Any thread.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,6 @@
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "agent/health/state.h"
 
@@ -21,29 +21,46 @@ struct CheckRow {
   CheckStatus status{};
   std::string output;
   std::chrono::seconds since{};  // how long the status has been so
+  bool withdrawn = false;        // its instance is
+};
+
+using Statuses = std::map<std::string, CheckStatus, std::less<>>;  // by instance
+
+// An instance of this node by all of its checks.
+struct InstanceHealth {
+  CheckStatus status = CheckStatus::Passing;
+  std::string output;  // of a check that decides
+  // Critical for longer than a check of it lets it stay in the catalog.
+  bool withdrawn = false;
 };
 
 class Table {
  public:
-  // The worst of an instance's checks; passing if it has none here.
+  using Own = std::map<std::string, InstanceHealth, std::less<>>;
+
+  // The worst of an instance's checks; passing if nobody says anything of it. This node's checks go
+  // before what others say.
   [[nodiscard]] CheckStatus status_of(std::string_view instance) const;
   // Warning counts as healthy, as in Consul.
   [[nodiscard]] bool usable(std::string_view instance) const {
     return status_of(instance) != CheckStatus::Critical;
   }
-
-  [[nodiscard]] std::map<std::string, CheckStatus, std::less<>> all() const {
+  [[nodiscard]] Statuses all() const;
+  [[nodiscard]] Own own() const {
     const std::lock_guard lock(mutex_);
-    return instances_;
+    return own_;
   }
 
-  // Replaces what is known; true if the status of an instance is another one now. An instance that
-  // is not named has no checks here.
-  bool replace(std::map<std::string, CheckStatus, std::less<>> instances);
+  // Replaces what this node's checks say; true if the status of an instance is another one now, or
+  // it is withdrawn or back. An instance that is not named has no checks here.
+  bool replace(Own instances);
+  // Replaces what other nodes say.
+  void replace_others(Statuses others);
 
  private:
   mutable std::mutex mutex_;
-  std::map<std::string, CheckStatus, std::less<>> instances_;
+  Own own_;
+  Statuses others_;
 };
 
 }  // namespace mesh::health
