@@ -55,6 +55,9 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   one(out, "mesh_bpf_pins_restored_total",
       "Pins that somebody had deleted and the agent made again.", Type::Counter,
       datapath_.restored_pins());
+  one(out, "mesh_bpf_entries_repaired_total",
+      "Entries of the maps that were not as the agent had written them, and are again.",
+      Type::Counter, datapath_.repaired_entries());
 
   workload::Counters w;
   std::size_t missing_listeners = 0;

@@ -54,6 +54,7 @@
 namespace mesh {
 
 inline constexpr std::chrono::seconds kRecordSweep{10};
+inline constexpr std::chrono::seconds kVerify{5};  // a part of the maps
 
 class App {
  public:
@@ -123,6 +124,7 @@ class App {
   bool manager_hears_ = true;
   std::uint64_t beats_ = 0;
   Pace record_sweep_{kRecordSweep};
+  Pace verify_{kVerify};
   bool draining_ = false;
   bool heart_stopped_ = false;
   bool drain_later_ = false;  // a signal came during a handover

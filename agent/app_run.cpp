@@ -52,6 +52,10 @@ void App::beat() {
     if (auto status = datapath_->sweep_records(); !status) log::warn("{}", status.error().what);
     record_sweep_.ran(now, Pace::Clock::now());
   }
+  if (const auto now = Pace::Clock::now(); verify_.due(now)) {
+    controller_->verify();
+    verify_.ran(now, Pace::Clock::now());
+  }
   if (beats_ % kBeatsPerRetry == 0) {
     controller_->retry_enrolment();
     datapath_->keep_pins();
@@ -87,6 +91,8 @@ std::optional<std::string> App::not_ready() const {
   if (!catalog_seen_)
     return config_errors_.empty() ? "the catalog has not been read yet"
                                   : "the catalog is refused: " + config_errors_.front();
+  if (!controller_->catalog_applied() && controller_->last_failure().empty())
+    return "the catalog has not been applied yet";
   if (!controller_->last_failure().empty())
     return "the datapath is not up to date: " + controller_->last_failure();
   return std::nullopt;

@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::size_t kBatchBytes = 256 * 1024;
 constexpr std::size_t kMaxBatch = 4096;
-constexpr int kNotSupported = 524;  // ENOTSUPP, which user space has no name for
+constexpr std::size_t kFewerThanABatch = 8;  // a batch allocates, in the kernel
+constexpr int kNotSupported = 524;           // ENOTSUPP, which user space has no name for
 
 Status one_by_one(int map_fd, std::size_t key_size, std::size_t value_size, const EntryFn& entry) {
   std::vector<std::byte> key(key_size), next(key_size), value(value_size);
@@ -57,6 +58,40 @@ Status for_each_entry(int map_fd, std::size_t key_size, std::size_t value_size,
     cursor.swap(after);
     first = false;
   }
+}
+
+Written put_entries(int map_fd, std::size_t key_size, std::size_t value_size, const std::byte* keys,
+                    const std::byte* values, std::size_t count) {
+  Written written;
+  bool batches = count >= kFewerThanABatch;
+  while (written.count < count) {
+    const auto* key = keys + written.count * key_size;
+    const auto* value = values + written.count * value_size;
+    if (!batches) {
+      if (bpf_map_update_elem(map_fd, key, value, BPF_ANY) != 0) {
+        written.error = errno;
+        return written;
+      }
+      ++written.count;
+      continue;
+    }
+    const auto wanted = std::min(count - written.count, kMaxBatch);
+    auto done = static_cast<std::uint32_t>(wanted);
+    const int result = bpf_map_update_batch(map_fd, key, value, &done, nullptr);
+    const int error = result == 0 ? 0 : errno;
+    // Refused before it began: the number is still what was asked for.
+    if (error == EOPNOTSUPP || error == kNotSupported || error == EINVAL || error == EFAULT ||
+        error == ENOMEM) {
+      batches = false;
+      continue;
+    }
+    written.count += done;
+    if (error != 0) {
+      written.error = error;
+      return written;
+    }
+  }
+  return written;
 }
 
 }  // namespace mesh::bpf

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Walks a whole map with few system calls.
+// Reads and writes many entries of a map with few system calls.
 #pragma once
 
 #include <cstddef>
@@ -18,5 +18,14 @@ using EntryFn = std::function<void(const std::byte* key, const std::byte* value)
 // for the type, each entry takes two system calls. Any thread.
 Status for_each_entry(int map_fd, std::size_t key_size, std::size_t value_size,
                       const EntryFn& entry);
+
+// Writes `count` entries, keys and values each in a row. How many were written, in their order, and
+// why not all. One system call for many where the kernel has batches for the type. Any thread.
+struct Written {
+  std::size_t count = 0;
+  int error = 0;  // errno
+};
+Written put_entries(int map_fd, std::size_t key_size, std::size_t value_size, const std::byte* keys,
+                    const std::byte* values, std::size_t count);
 
 }  // namespace mesh::bpf

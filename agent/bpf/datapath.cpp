@@ -14,8 +14,8 @@ namespace mesh::bpf {
 namespace {
 
 constexpr std::uint32_t kZero = 0;
-constexpr std::size_t kMostSwept = 16384;  // records at a time: some 30 ms
-constexpr std::size_t kMostCountedValue = 512;
+constexpr std::uint32_t kMostEndpoints = 262'144;  // that mesh_endpoints holds
+constexpr std::size_t kMostSwept = 16384;          // records at a time: some 30 ms
 
 std::uint64_t monotonic_ns() {
   timespec now{};
@@ -90,29 +90,59 @@ void Datapath::read_services() {
   services_.clear();
   balancing_.forget_all();
   for (auto& [label, service] : service_map_.entries()) {
-    ServiceState state{
-        service,
-        {},
-        {static_cast<mesh_balance>(service.balance), service.choices, service.points},
-        BalanceFallback::None};
-    for (std::uint32_t i = 0; i < service.endpoints; ++i) {
-      auto endpoint = endpoint_map_.get({label, service.generation, i});
-      if (endpoint && *endpoint) state.endpoints.push_back(**endpoint);
-    }
-    balancing_.adopt(service, state.endpoints);
+    ServiceState state{service, {}};
+    state.endpoints.resize(std::min(service.endpoints, kMostEndpoints));
     services_.emplace(label, std::move(state));
   }
-  // Left by an agent that died between two steps of set_service.
-  for (const auto& key : endpoint_map_.keys()) {
-    auto it = services_.find(key.service);
+  std::map<std::uint32_t, std::uint32_t> found;
+  for (const auto& [key, endpoint] : endpoint_map_.entries()) {
+    const auto it = services_.find(key.service);
+    // Left by an agent that died between two steps of set_service.
     if (it == services_.end() || it->second.value.generation != key.generation ||
-        it->second.value.endpoints <= key.index)
+        it->second.value.endpoints <= key.index) {
       (void)endpoint_map_.erase(key);  // costs room, nothing else
+      continue;
+    }
+    it->second.endpoints[key.index] = endpoint;
+    ++found[key.service];
   }
-  balancing_.sweep_tables([this](std::uint32_t label, std::uint32_t generation) {
-    const auto it = services_.find(label);
-    return it != services_.end() && it->second.value.generation == generation;
-  });
+  // One that lacks some is written again, whatever is wanted.
+  for (auto& [label, state] : services_) state.complete = found[label] == state.value.endpoints;
+}
+
+Result<std::size_t> Datapath::repair_services() {
+  std::size_t mended = 0;
+  std::map<std::uint32_t, mesh_service> services;
+  for (const auto& [label, service] : service_map_.entries()) services.emplace(label, service);
+  for (const auto& [label, service] : services) {
+    if (services_.find(label) != services_.end()) continue;
+    MESH_TRY(service_map_.erase(label), "services");
+    ++mended;
+  }
+  std::map<std::uint32_t, std::uint32_t> right;
+  for (const auto& [key, endpoint] : endpoint_map_.entries()) {
+    const auto it = services_.find(key.service);
+    if (it == services_.end() || it->second.value.generation != key.generation ||
+        it->second.endpoints.size() <= key.index) {
+      MESH_TRY(endpoint_map_.erase(key), "endpoints");
+      ++mended;
+    } else if (std::memcmp(&it->second.endpoints[key.index], &endpoint, sizeof endpoint) == 0) {
+      ++right[key.service];
+    }
+  }
+  for (auto& [label, state] : services_) {
+    const auto at = services.find(label);
+    // `next` belongs to the hooks.
+    if (at != services.end() && at->second.generation == state.value.generation &&
+        at->second.endpoints == state.value.endpoints && at->second.flags == state.value.flags &&
+        right[label] == state.value.endpoints)
+      continue;
+    ++mended;
+    state.complete = false;
+    const auto endpoints = state.endpoints;
+    MESH_TRY(set_service(label, state.value.flags, endpoints), "services");
+  }
+  return mended;
 }
 
 void Datapath::reread() {
@@ -122,6 +152,7 @@ void Datapath::reread() {
   vips.reread();
   ports.reread();
   names.reread();
+  residents.reread();
   read_services();
 }
 
@@ -138,9 +169,7 @@ Status Datapath::take_over() {
 Status Datapath::set_service(std::uint32_t label, std::uint32_t flags,
                              std::span<const mesh_endpoint> endpoints, const Balance& balance) {
   ServiceState& state = services_[label];
-  if (state.value.generation != 0 && state.value.flags == flags && state.balance == balance &&
-      same(state.endpoints, endpoints) && !balancing_.has_room(state.fallback, endpoints.size()))
-    return {};
+  if (state.complete && state.value.flags == flags && same(state.endpoints, endpoints)) return {};
   const mesh_service old = state.value;
   mesh_service next{};
   next.generation = old.generation + 1;
@@ -168,9 +197,8 @@ Status Datapath::set_service(std::uint32_t label, std::uint32_t flags,
   // What the hooks use from here on, whatever happens to the old ones.
   const auto before = std::exchange(state.endpoints, std::move(fresh));
   state.value = next;
-  state.balance = balance;
-  state.fallback = fallback;
-  // The table last: a hook that finds it gone finds the endpoints gone too, and looks again.
+  state.complete = true;
+  state.endpoints.assign(endpoints.begin(), endpoints.end());
   for (std::uint32_t i = 0; i < old.endpoints; ++i)
     MESH_TRY(endpoint_map_.erase({label, old.generation, i}), "drop old endpoints");
   MESH_TRY(balancing_.drop(label, old, before), "drop the old balance");

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -57,6 +58,9 @@ class Datapath {
   Status set_service(std::uint32_t label, std::uint32_t flags,
                      std::span<const mesh_endpoint> endpoints, const Balance& balance = {});
   Status erase_service(std::uint32_t label);
+  // Compares with what is in the maps, and mends what somebody else has changed. How many entries
+  // that were.
+  Result<std::size_t> repair_services();
   [[nodiscard]] std::vector<std::uint32_t> services() const;
   // None: it is balanced as it should be, or not known.
   [[nodiscard]] BalanceFallback fallback_of(std::uint32_t label) const;
@@ -93,6 +97,13 @@ class Datapath {
   [[nodiscard]] const std::string& lost_pins() const { return lost_pins_; }
   [[nodiscard]] std::uint64_t restored_pins() const {  // [any]
     return restored_pins_.load(std::memory_order_relaxed);
+  }
+  // Entries that were not as the agent had written them, and are again.
+  void add_repaired(std::size_t entries) {
+    repaired_entries_.fetch_add(entries, std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t repaired_entries() const {  // [any]
+    return repaired_entries_.load(std::memory_order_relaxed);
   }
   [[nodiscard]] Result<std::optional<mesh_relay_target>> relay_target(
       std::uint64_t netns,
@@ -143,8 +154,7 @@ class Datapath {
   struct ServiceState {
     mesh_service value{};
     std::vector<mesh_endpoint> endpoints;
-    Balance balance;
-    BalanceFallback fallback = BalanceFallback::None;
+    bool complete = false;  // both are in the maps
   };
   Status write_runtime();
   void read_services();
@@ -174,6 +184,7 @@ class Datapath {
   std::atomic<std::uint64_t> swept_records_{0};
   std::string lost_pins_;  // why pins cannot be made again; empty: none is missing
   std::atomic<std::uint64_t> restored_pins_{0};
+  std::atomic<std::uint64_t> repaired_entries_{0};
 };
 
 }  // namespace mesh::bpf

@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "agent/base/result.h"
+#include "agent/base/shard_map.h"
 #include "agent/bpf/batch.h"
 
 namespace mesh::bpf {
@@ -50,6 +50,17 @@ class Map {
     if (bpf_map_lookup_elem(fd_, &key, &value) == 0) return std::optional<V>(value);
     if (errno == ENOENT) return std::optional<V>();
     return error("look up");
+  }
+  // In their order; `done` were written, also on an error.
+  Status put_all(const std::vector<K>& keys, const std::vector<V>& values,
+                 std::size_t& done) const {
+    const auto written =
+        put_entries(fd_, sizeof(K), sizeof(V), reinterpret_cast<const std::byte*>(keys.data()),
+                    reinterpret_cast<const std::byte*>(values.data()), keys.size());
+    done = written.count;
+    errno = written.error;
+    if (written.error != 0) return error("update");
+    return {};
   }
   // Taking out what is not there is no error.
   Status erase(const K& key) const {
@@ -115,23 +126,21 @@ class PerCpuMap : public Map<K, V> {
 template <typename K, typename V>
 class Mirror {
  public:
-  using Content = std::map<K, V, ByteLess>;
+  using Content = ShardMap<K, V>;
 
   Mirror() = default;
   // Takes over what is in the map (pinned by an earlier agent).
-  explicit Mirror(Map<K, V> map) : map_(std::move(map)) {
-    for (auto& [key, value] : map_.entries()) content_.emplace(key, value);
-  }
+  explicit Mirror(Map<K, V> map) : map_(std::move(map)) { reread(); }
 
   // What another process has written since.
   void reread() {
     content_.clear();
-    for (auto& [key, value] : map_.entries()) content_.emplace(key, value);
+    for (const auto& [key, value] : map_.entries()) content_.insert_or_assign(key, value);
   }
 
   Status put(const K& key, const V& value) {
     auto it = content_.find(key);
-    if (it != content_.end() && std::memcmp(&it->second, &value, sizeof value) == 0) return {};
+    if (it != content_.end() && Content::same_value(it->second, value)) return {};
     if (auto status = map_.put(key, value); !status) return status;
     content_.insert_or_assign(key, value);
     return {};
@@ -141,39 +150,87 @@ class Mirror {
     content_.erase(key);
     return {};
   }
-  // Everything that is not in `wanted` goes; with `only_additions` it stays for a later call. One
-  // walk over both, which are in the same order: a difference of a few among 100,000 is found
-  // without a look-up for each.
+  // Everything that is not in `wanted` goes; with `only_additions` it stays for a later call. Looks
+  // only at what the two do not share: after a sync, a copy of `wanted` in which a few entries were
+  // changed costs those entries.
   Status sync(const Content& wanted, bool only_additions = false) {
-    if (!only_additions) {
-      auto next = wanted.begin();
-      for (auto it = content_.begin(); it != content_.end();) {
-        while (next != wanted.end() && ByteLess{}(next->first, it->first)) ++next;
-        if (next != wanted.end() && !ByteLess{}(it->first, next->first)) {
-          ++it;
-          continue;
-        }
-        if (auto status = map_.erase(it->first); !status) return status;
-        it = content_.erase(it);
-      }
-    }
-    auto at = content_.begin();
-    for (const auto& [key, value] : wanted) {
-      while (at != content_.end() && ByteLess{}(at->first, key)) ++at;
-      const bool known = at != content_.end() && !ByteLess{}(key, at->first);
-      if (known && std::memcmp(&at->second, &value, sizeof value) == 0) continue;
-      if (auto status = map_.put(key, value); !status) return status;
-      if (known)
-        at->second = value;
-      else
-        content_.emplace_hint(at, key, value);
+    if (!only_additions)
+      for (std::size_t i = 0; i < Content::kShards; ++i)
+        if (!content_.shares(i, wanted))
+          if (auto status = drop_others(i, wanted); !status) return status;
+    std::vector<K> keys;
+    std::vector<V> values;
+    for (std::size_t i = 0; i < Content::kShards; ++i)
+      if (!content_.shares(i, wanted)) collect_changed(i, wanted, keys, values);
+    if (auto status = put_all(keys, values); !status) return status;
+    for (std::size_t i = 0; i < Content::kShards; ++i) {
+      // Everything wanted is there; if there is nothing else, both are the same.
+      if (content_.shares(i, wanted)) continue;
+      for (const auto& [key, value] : wanted.shard(i))
+        if (only_additions) content_.insert_or_assign(key, value);
+      if (!only_additions || content_.shard(i).size() == wanted.shard(i).size())
+        content_.take_shard(i, wanted);
     }
     return {};
+  }
+  // Compares with what is in the map, and mends what somebody else has changed. How many entries
+  // that were.
+  Result<std::size_t> repair() {
+    Content found;
+    std::size_t mended = 0;
+    for (const auto& [key, value] : map_.entries()) {
+      if (content_.contains(key)) {
+        found.insert_or_assign(key, value);
+        continue;
+      }
+      if (auto status = map_.erase(key); !status) return tl::unexpected(status.error());
+      ++mended;
+    }
+    for (const auto& [key, value] : content_) {
+      const auto it = found.find(key);
+      if (it != found.end() && Content::same_value(it->second, value)) continue;
+      if (auto status = map_.put(key, value); !status) return tl::unexpected(status.error());
+      ++mended;
+    }
+    return mended;
   }
   [[nodiscard]] const Content& content() const { return content_; }
   [[nodiscard]] const Map<K, V>& map() const { return map_; }
 
  private:
+  Status drop_others(std::size_t shard, const Content& wanted) {
+    std::vector<K> others;
+    auto next = wanted.shard(shard).begin();
+    const auto end = wanted.shard(shard).end();
+    for (const auto& [key, value] : content_.shard(shard)) {
+      while (next != end && Content::less(next->first, key)) ++next;
+      if (next == end || Content::less(key, next->first)) others.push_back(key);
+    }
+    for (const auto& key : others)
+      if (auto status = erase(key); !status) return status;
+    return {};
+  }
+  void collect_changed(std::size_t shard, const Content& wanted, std::vector<K>& keys,
+                       std::vector<V>& values) const {
+    auto at = content_.shard(shard).begin();
+    const auto end = content_.shard(shard).end();
+    for (const auto& [key, value] : wanted.shard(shard)) {
+      while (at != end && Content::less(at->first, key)) ++at;
+      const bool known = at != end && !Content::less(key, at->first);
+      if (known && Content::same_value(at->second, value)) continue;
+      keys.push_back(key);
+      values.push_back(value);
+    }
+  }
+  // On an error what was written is in content_, otherwise sync() sees to that.
+  Status put_all(const std::vector<K>& keys, const std::vector<V>& values) {
+    std::size_t done = 0;
+    auto status = map_.put_all(keys, values, done);
+    if (!status)
+      for (std::size_t i = 0; i < done; ++i) content_.insert_or_assign(keys[i], values[i]);
+    return status;
+  }
+
   Map<K, V> map_;
   Content content_;
 };

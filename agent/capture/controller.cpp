@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
-#include <cstring>
 #include <utility>
 
 #include "agent/base/log.h"
@@ -19,24 +18,6 @@ namespace {
 
 constexpr int kBacklog = 4096;
 constexpr std::size_t kMostRetried = 64;  // workloads a second: at most some 50 ms
-
-template <typename Content>
-bool same(const Content& a, const Content& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
-    return std::memcmp(&x.first, &y.first, sizeof x.first) == 0 &&
-           std::memcmp(&x.second, &y.second, sizeof x.second) == 0;
-  });
-}
-
-// Whether nothing that is open can be allowed by one and denied by the other.
-bool decides_alike(const PolicyView* before, const PolicyView& now) {
-  if (now.trivial()) return true;
-  if (before == nullptr || !(before->table() == now.table())) return false;
-  const Desired& a = before->desired();
-  const Desired& b = now.desired();
-  return same(a.ports, b.ports) && same(a.residents, b.residents) && same(a.addrs, b.addrs) &&
-         same(a.netns, b.netns);
-}
 
 Endpoint loopback4() { return {*Address::parse("127.0.0.1"), MESH_PORT_OUTBOUND}; }
 Endpoint loopback6() { return {*Address::parse("::1"), MESH_PORT_OUTBOUND}; }
@@ -104,7 +85,7 @@ workload::Callbacks Controller::callbacks() {
       .on_gone = [this](std::uint64_t cookie) { on_gone(cookie); },
       .on_host_addresses =
           [this](const std::vector<Address>& addresses) {
-            node_.host_addresses = addresses;
+            node_.host_addresses = addresses;  // sorted
             schedule_apply();
           },
   };
@@ -128,6 +109,8 @@ bool Controller::defer(std::function<void()> what) {
 void Controller::thaw() {
   if (!frozen_) return;
   frozen_ = false;
+  apply_all_ = true;
+  named_ = 0;
   for (auto& what : std::exchange(deferred_, {})) what();
   schedule_apply();
 }
@@ -136,6 +119,7 @@ void Controller::on_found(const workload::Workload& workload) {
   if (defer([this, workload] { on_found(workload); })) return;
   Enrolled& enrolled = enrolled_[workload.cookie];
   enrolled.workload = workload;
+  workloads_touched_ = true;
   if (auto status = enrol(enrolled); !status) {
     // It stays unclassified, so its mesh destinations are refused.
     if (not_enrolled_.insert_or_assign(workload.cookie, workload).second)
@@ -187,6 +171,7 @@ void Controller::on_changed(const workload::Workload& workload) {
   auto it = enrolled_.find(workload.cookie);
   if (it == enrolled_.end()) return on_found(workload);
   it->second.workload = workload;
+  workloads_touched_ = true;
   if (auto netns = discovery_->open_netns(workload.cookie))
     open_listeners(it->second, netns->get());
   if (options_.dns != nullptr && it->second.handle) options_.dns->open(workload, it->second.handle);
@@ -201,6 +186,7 @@ void Controller::on_gone(std::uint64_t cookie) {
   if (it == enrolled_.end()) return;
   const std::string hint = it->second.workload.hint;
   enrolled_.erase(it);
+  workloads_touched_ = true;
   // The maps first: nobody is sent there while the sockets go.
   apply();
   publish_directory();
@@ -307,7 +293,7 @@ void Controller::publish_mesh() {
   if (options_.mesh == nullptr || !catalog_) return;
   MeshView view;
   view.catalog = catalog_;
-  for (const auto& [name, label] : labels_.all()) view.labels.emplace(name, label);
+  view.labels = labels_.names();
   for (const auto& workload : node_.workloads)
     for (const auto& address : workload.addresses)
       if (const auto service = catalog_->identity_of(address)) view.own.emplace(address, *service);
@@ -316,10 +302,13 @@ void Controller::publish_mesh() {
 
 void Controller::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
   if (defer([this, catalog] { on_catalog(catalog); })) return;
+  const bool nodes_stay = catalog_ && catalog_->shared_nodes() == catalog->shared_nodes();
   catalog_ = std::move(catalog);
   if (options_.dns != nullptr) options_.dns->set_catalog(catalog_);
   log::info("catalog applied: {} services, {} instances, {} nodes", catalog_->services().size(),
             catalog_->instances(), catalog_->nodes().size());
+  schedule_apply();
+  if (nodes_stay) return;
   auto unguarded = unguarded_cidrs(node_, *catalog_);
   if (unguarded != unguarded_)
     for (const auto& cidr : unguarded)
@@ -329,7 +318,6 @@ void Controller::on_catalog(std::shared_ptr<const catalog::Catalog> catalog) {
           "a reboot it is outside the mesh until the catalog is read",
           cidr.to_string(), catalog_->node_of(cidr.base())->name);
   unguarded_ = std::move(unguarded);
-  schedule_apply();
 }
 
 void Controller::schedule_apply() {
@@ -354,98 +342,6 @@ void Controller::apply() {
   }
   if (!last_failure_.empty()) log::info("the datapath is up to date again");
   last_failure_.clear();
-}
-
-// Without a catalog nobody knows the services of a workload. One that an earlier agent knew keeps
-// its label; an address that has gone or changed hands leaves the services it was in.
-// So do other nodes and their workloads: without them their addresses would be outside the mesh.
-Status Controller::adopt_services(Desired& desired) {
-  for (const auto& [cidr, kind] : datapath_.cidrs.content())
-    if (kind == MESH_CIDR_REMOTE || kind == MESH_CIDR_MESH) desired.cidrs.emplace(cidr, kind);
-  for (auto& [cookie, netns] : desired.netns)
-    if (auto it = datapath_.netns.content().find(cookie); it != datapath_.netns.content().end())
-      netns.label = it->second.label;
-  for (const auto& [address, before] : datapath_.addrs.content()) {
-    auto now = desired.addrs.find(address);
-    if (now == desired.addrs.end() && before.kind == MESH_ADDR_REMOTE) {
-      desired.addrs.emplace(address, before);
-      continue;
-    }
-    if (now != desired.addrs.end() && now->second.netns == before.netns) {
-      now->second.label = before.label;
-      continue;
-    }
-    MESH_TRY(datapath_.drop_endpoints(address), "services");
-    MESH_TRY(datapath_.residents.erase(address), "residents");
-    std::vector<mesh_port_key> stale;
-    for (const auto& [key, port] : datapath_.ports.content())
-      if (std::memcmp(&key.addr, &address, sizeof address) == 0) stale.push_back(key);
-    for (const auto& key : stale) MESH_TRY(datapath_.ports.erase(key), "ports");
-  }
-  return {};
-}
-
-// Before anybody is told who is where: a name that is new is judged from the start. The hooks, the
-// dialers and whoever ends what is open get the same.
-Status Controller::apply_policy(const std::shared_ptr<const Desired>& desired) {
-  auto view = std::make_shared<const PolicyView>(policy_of(*catalog_, options_.default_policy),
-                                                 desired, labels_);
-  MESH_TRY(datapath_.policy.set(view->table()), "intentions");
-  policy_->publish(view);
-  if (!decides_alike(judged_.get(), *view)) revoker_.wake();
-  judged_ = std::move(view);
-  return {};
-}
-
-Status Controller::apply_now() {
-  node_.host_cookie = discovery_->host_cookie();
-  node_.workloads.clear();
-  for (const auto& [cookie, enrolled] : enrolled_) node_.workloads.push_back(enrolled.workload);
-  publish_directory();
-  // Until the first catalog is there, services stay as an earlier agent left them: only who is who
-  // is brought up to date.
-  static const catalog::Catalog kEmpty;
-  if (options_.health != nullptr) {
-    options_.health->update(node_, catalog_ ? *catalog_ : kEmpty, *directory_);
-    node_.health = options_.health->table().all();
-  }
-  auto computed = compute(node_, catalog_ ? *catalog_ : kEmpty, labels_);
-  if (!computed) return tl::unexpected(std::move(computed).error());
-  if (!catalog_) MESH_TRY(adopt_services(*computed), "adopt");
-  const auto desired = std::make_shared<const Desired>(std::move(*computed));
-  publish_mesh();
-
-  for (const auto& [name, label] : labels_.all()) {
-    mesh_name value{};
-    std::strncpy(value.name, name.c_str(), sizeof value.name - 1);
-    MESH_TRY(datapath_.names.put(label, value), "names");
-  }
-  if (catalog_) {
-    MESH_TRY(apply_policy(desired), "policy");
-    // Of addresses that come: before them. Of those that go: after.
-    MESH_TRY(datapath_.residents.sync(desired->residents, /*only_additions=*/true), "residents");
-  }
-  // New ranges before old ones go: between two ways of writing a range it is never left out.
-  MESH_TRY(datapath_.cidrs.sync(desired->cidrs, /*only_additions=*/true), "CIDRs");
-  MESH_TRY(datapath_.cidrs.sync(desired->cidrs), "CIDRs");
-  // Who somebody is before where services are: an address never answers for its former owner.
-  MESH_TRY(datapath_.addrs.sync(desired->addrs), "addresses");
-  MESH_TRY(datapath_.netns.sync(desired->netns), "namespaces");
-  if (!catalog_) return {};
-  bool http = false;
-  for (const auto& [label, service] : desired->services)
-    http |= (service.flags & MESH_SVC_HTTP) != 0;
-  if (http) MESH_TRY(datapath_.programs().attach_sniffer(), "services");
-  MESH_TRY(datapath_.ports.sync(desired->ports), "ports");
-  for (const auto& [label, service] : desired->services)
-    MESH_TRY(datapath_.set_service(label, service.flags, service.endpoints, service.balance),
-             "services");
-  MESH_TRY(datapath_.vips.sync(desired->vips), "VIPs");
-  for (const auto label : datapath_.services())
-    if (desired->services.count(label) == 0) MESH_TRY(datapath_.erase_service(label), "services");
-  if (!http) MESH_TRY(datapath_.programs().detach_sniffer(), "services");
-  MESH_TRY(datapath_.residents.sync(desired->residents), "residents");
-  return {};
 }
 
 }  // namespace mesh::capture

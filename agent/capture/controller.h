@@ -15,7 +15,7 @@
 #include "agent/base/backoff.h"
 #include "agent/base/result.h"
 #include "agent/bpf/datapath.h"
-#include "agent/capture/desired.h"
+#include "agent/capture/desired_state.h"
 #include "agent/capture/dns_capture.h"
 #include "agent/capture/health_capture.h"
 #include "agent/capture/labels.h"
@@ -67,6 +67,11 @@ class Controller {
   // listeners that could not be (a process of the pod has the port). About once a second.
   void retry_enrolment();
 
+  // Looks, a part at each call, whether the maps hold what they should, and mends what somebody
+  // else has changed in them or what a mistake of ours has left. Every few seconds; a call takes
+  // some 50 ms for 100,000 endpoints.
+  void verify();
+
   // While a successor prepares: what happens in between is done by thaw(), after the maps have been
   // read again.
   void freeze() { frozen_ = true; }
@@ -75,6 +80,8 @@ class Controller {
   void inherit(std::vector<relay::HandedListener> listeners) { inherited_ = std::move(listeners); }
 
   [[nodiscard]] const catalog::Catalog* catalog() const { return catalog_.get(); }
+  // A catalog has been in the maps.
+  [[nodiscard]] bool catalog_applied() const { return catalog_applied_; }
   [[nodiscard]] const NodeState& node() const { return node_; }
   // What the hooks decide by; null before the first catalog.
   [[nodiscard]] std::shared_ptr<const PolicyView> policy() const { return policy_->get(); }
@@ -115,10 +122,14 @@ class Controller {
   bool defer(std::function<void()> what);
   void publish_directory();
   void publish_mesh();
-  Status apply_policy(const std::shared_ptr<const Desired>& desired);
+  Status apply_policy(const DesiredState::Changes& changes);
   void schedule_apply();
   void apply();
   Status apply_now();
+  Status apply_without_catalog();
+  Status apply_identities(const Identities& desired);
+  Status apply_services(const DesiredState::Changes& changes);
+  Status apply_names();
   Status adopt_services(Desired& desired);
 
   boost::asio::io_context& io_;
@@ -134,6 +145,12 @@ class Controller {
   std::map<std::uint64_t, Enrolled> enrolled_;
   std::map<std::uint64_t, workload::Workload> not_enrolled_;  // stay unclassified, which is refused
   NodeState node_;
+  bool workloads_touched_ = true;  // node_ does not have them yet
+  DesiredState state_;
+  // The maps may lack more than what has changed since the last time.
+  bool apply_all_ = true;
+  bool catalog_applied_ = false;
+  std::size_t named_ = 0;  // labels that are in the maps with their names
   Labels labels_;
   bool apply_scheduled_ = false;
   bool frozen_ = false;
@@ -143,6 +160,15 @@ class Controller {
   std::uint64_t apply_failures_ = 0;
   std::string last_failure_;
   std::vector<Cidr> unguarded_;
+  // What intentions say, and of what it was made.
+  struct {
+    std::shared_ptr<const config::Entries> entries;
+    std::shared_ptr<const policy::Policy> policy;
+    std::shared_ptr<const LabelNames> names;
+    std::shared_ptr<const bpf::PolicyTable> table;
+    bool in_maps = false;
+  } intentions_;
+  unsigned verified_ = 0;                     // parts
   std::shared_ptr<const PolicyView> judged_;  // what open connections were last judged by
   Revoker revoker_;                           // last: its thread uses what is above
 };

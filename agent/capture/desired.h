@@ -40,13 +40,19 @@ struct DesiredService {
   std::vector<mesh_endpoint> endpoints;
 };
 
-struct Desired {
+std::uint32_t flags_of(const catalog::Service& service, bool sockmap_available);
+
+// Who is who and which service answers where. Copies are cheap: policy_view.h has one.
+struct Identities {
   bpf::Mirror<std::uint64_t, mesh_netns>::Content netns;
   bpf::Mirror<mesh_addr, mesh_addr_owner>::Content addrs;
   bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content cidrs;
   bpf::Mirror<mesh_addr, std::uint32_t>::Content vips;
   bpf::Mirror<mesh_port_key, mesh_port>::Content ports;
   bpf::Mirror<mesh_addr, mesh_residents>::Content residents;
+};
+
+struct Desired : Identities {
   std::map<std::uint32_t, DesiredService> services;
 };
 
@@ -78,6 +84,10 @@ class Placement {
 // node, of VIPs, and of the mesh as a whole. mesh_cidrs is filled with them first.
 bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content known_cidrs(const NodeState& node);
 
+// Those, and what the catalog says of nodes.
+bpf::Mirror<mesh_cidr_key, std::uint32_t>::Content ranges(const NodeState& node,
+                                                          const catalog::Catalog& catalog);
+
 // Ranges of the catalog's other nodes that known_cidrs() does not cover.
 std::vector<Cidr> unguarded_cidrs(const NodeState& node, const catalog::Catalog& catalog);
 
@@ -86,6 +96,8 @@ std::vector<Cidr> unguarded_cidrs(const NodeState& node, const catalog::Catalog&
 // can be reached are: checks never empty a service. Whatever leads there, a port belongs to the
 // service that has it. An address of another node's CIDRs that no instance has is refused, like one
 // of this node that no workload has.
+//
+// Everything anew; desired_state.h makes the same from what was before, by the same rules.
 Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, Labels& labels);
 
 }  // namespace mesh::capture

@@ -24,7 +24,7 @@ struct MeshView {
   // Address of a workload here -> the service that it has its identity from. By address, because
   // that is all that other nodes know it by: a dual-stack workload is listed with both.
   std::map<Address, std::string> own;
-  std::map<std::string, std::uint32_t, std::less<>> labels;
+  std::shared_ptr<const LabelNames> labels;
 
   [[nodiscard]] Result<ktls::SpiffeId> id_of(std::string_view service) const {
     return ktls::SpiffeId::of_service(trust_domain, {"default", datacenter, std::string(service)});
@@ -38,8 +38,9 @@ struct MeshView {
     return std::move(parts->service);
   }
   [[nodiscard]] std::uint32_t label_of(std::string_view service) const {
-    auto it = labels.find(service);
-    return it == labels.end() ? std::uint32_t{MESH_LABEL_UNKNOWN} : it->second;
+    if (!labels) return MESH_LABEL_UNKNOWN;
+    auto it = labels->by_name.find(service);
+    return it == labels->by_name.end() ? std::uint32_t{MESH_LABEL_UNKNOWN} : it->second;
   }
 };
 

@@ -20,7 +20,7 @@ std::shared_ptr<const policy::Policy> policy_of(const catalog::Catalog& catalog,
 }
 
 bpf::PolicyTable compile(const policy::Policy& policy,
-                         const std::map<std::string, std::uint32_t>& labels) {
+                         const std::map<std::string, std::uint32_t, std::less<>>& labels) {
   const auto label_of = [&](const std::string& name) -> std::optional<std::uint32_t> {
     if (name == policy::kAny) return MESH_POLICY_ANY;
     const auto it = labels.find(name);
@@ -38,23 +38,32 @@ bpf::PolicyTable compile(const policy::Policy& policy,
 }
 
 PolicyView::PolicyView(std::shared_ptr<const policy::Policy> policy,
-                       std::shared_ptr<const Desired> desired, const Labels& labels)
+                       std::shared_ptr<const Identities> identities, const Labels& labels)
     : policy_(std::move(policy)),
-      desired_(std::move(desired)),
-      table_(compile(*policy_, labels.all())) {
-  for (const auto& [name, label] : labels.all()) names_.emplace(label, name);
-}
+      identities_(std::move(identities)),
+      names_(labels.names()),
+      table_(std::make_shared<const bpf::PolicyTable>(compile(*policy_, names_->by_name))) {}
+
+PolicyView::PolicyView(std::shared_ptr<const policy::Policy> policy,
+                       std::shared_ptr<const Identities> identities,
+                       std::shared_ptr<const LabelNames> names,
+                       std::shared_ptr<const bpf::PolicyTable> table)
+    : policy_(std::move(policy)),
+      identities_(std::move(identities)),
+      names_(std::move(names)),
+      table_(std::move(table)) {}
 
 policy::Decision PolicyView::decide(std::string_view source, const Endpoint& server) const {
   const mesh_addr address = bpf::to_abi(server.address);
-  if (const auto port = desired_->ports.find(mesh_port_key{address, server.port, 0});
-      port != desired_->ports.end())
+  if (const auto port = identities_->ports.find(mesh_port_key{address, server.port, 0});
+      port != identities_->ports.end())
     return policy_->decide(source, name_of(port->second.service));
-  const auto residents = desired_->residents.find(address);
-  if (residents == desired_->residents.end()) {
-    const auto owner = desired_->addrs.find(address);
-    return policy_->decide(
-        source, owner == desired_->addrs.end() ? std::string_view{} : name_of(owner->second.label));
+  const auto residents = identities_->residents.find(address);
+  if (residents == identities_->residents.end()) {
+    const auto owner = identities_->addrs.find(address);
+    return policy_->decide(source, owner == identities_->addrs.end()
+                                       ? std::string_view{}
+                                       : name_of(owner->second.label));
   }
   std::vector<std::string_view> services;
   for (std::uint32_t i = 0; i < std::min<std::uint32_t>(residents->second.count, MESH_RESIDENTS);
@@ -70,27 +79,27 @@ policy::Decision PolicyView::decide(std::string_view source, const Endpoint& ser
 std::string_view PolicyView::destination_at(const Endpoint& server) const {
   const mesh_addr address = bpf::to_abi(server.address);
   std::string_view name;
-  if (const auto port = desired_->ports.find(mesh_port_key{address, server.port, 0});
-      port != desired_->ports.end())
+  if (const auto port = identities_->ports.find(mesh_port_key{address, server.port, 0});
+      port != identities_->ports.end())
     name = name_of(port->second.service);
-  else if (const auto owner = desired_->addrs.find(address); owner != desired_->addrs.end())
+  else if (const auto owner = identities_->addrs.find(address); owner != identities_->addrs.end())
     name = name_of(owner->second.label);
   return name.empty() ? "-" : name;
 }
 
 std::string_view PolicyView::name_of(std::uint32_t label) const {
-  const auto it = names_.find(label);
-  return it == names_.end() ? std::string_view{} : it->second;
+  const auto it = names_->by_label.find(label);
+  return it == names_->by_label.end() ? std::string_view{} : it->second;
 }
 
 std::uint32_t PolicyView::label_of_netns(std::uint64_t cookie) const {
-  const auto it = desired_->netns.find(cookie);
-  return it == desired_->netns.end() ? std::uint32_t{MESH_LABEL_UNKNOWN} : it->second.label;
+  const auto it = identities_->netns.find(cookie);
+  return it == identities_->netns.end() ? std::uint32_t{MESH_LABEL_UNKNOWN} : it->second.label;
 }
 
 bool PolicyView::owns(std::uint64_t cookie, const Address& address) const {
-  const auto it = desired_->addrs.find(bpf::to_abi(address));
-  return it != desired_->addrs.end() && it->second.netns == cookie;
+  const auto it = identities_->addrs.find(bpf::to_abi(address));
+  return it != identities_->addrs.end() && it->second.netns == cookie;
 }
 
 }  // namespace mesh::capture

@@ -20,15 +20,19 @@ namespace mesh::capture {
 
 class PolicyView {
  public:
-  PolicyView(std::shared_ptr<const policy::Policy> policy, std::shared_ptr<const Desired> desired,
-             const Labels& labels);
+  PolicyView(std::shared_ptr<const policy::Policy> policy,
+             std::shared_ptr<const Identities> identities, const Labels& labels);
+  // With what compile() has made of both before.
+  PolicyView(std::shared_ptr<const policy::Policy> policy,
+             std::shared_ptr<const Identities> identities, std::shared_ptr<const LabelNames> names,
+             std::shared_ptr<const bpf::PolicyTable> table);
 
   [[nodiscard]] const policy::Policy& policy() const { return *policy_; }
-  [[nodiscard]] const Desired& desired() const { return *desired_; }
+  [[nodiscard]] const Identities& identities() const { return *identities_; }
   // What the hooks look up.
-  [[nodiscard]] const bpf::PolicyTable& table() const { return table_; }
+  [[nodiscard]] const bpf::PolicyTable& table() const { return *table_; }
   // Nothing that anybody could ask for is denied.
-  [[nodiscard]] bool trivial() const { return table_.default_allow && table_.pairs.empty(); }
+  [[nodiscard]] bool trivial() const { return table_->default_allow && table_->pairs.empty(); }
 
   // The decision points into policy(). `source` is empty for a workload that no service names.
   [[nodiscard]] policy::Decision decide(std::string_view source, const Endpoint& server) const;
@@ -46,9 +50,9 @@ class PolicyView {
 
  private:
   std::shared_ptr<const policy::Policy> policy_;
-  std::shared_ptr<const Desired> desired_;
-  std::map<std::uint32_t, std::string> names_;
-  bpf::PolicyTable table_;
+  std::shared_ptr<const Identities> identities_;
+  std::shared_ptr<const LabelNames> names_;
+  std::shared_ptr<const bpf::PolicyTable> table_;
 };
 
 class PolicyDirectory {
@@ -67,6 +71,6 @@ std::shared_ptr<const policy::Policy> policy_of(const catalog::Catalog& catalog,
 
 // Intentions between names that have labels; others name nobody that could connect.
 bpf::PolicyTable compile(const policy::Policy& policy,
-                         const std::map<std::string, std::uint32_t>& labels);
+                         const std::map<std::string, std::uint32_t, std::less<>>& labels);
 
 }  // namespace mesh::capture

@@ -96,12 +96,17 @@ void Catalog::index_nodes() {
 
 const Service* Catalog::find(std::string_view name) const { return services_.find(name); }
 
+std::span<const Catalog::EndpointEntry> Catalog::endpoints_at(const Address& address) const {
+  const auto first =
+      std::lower_bound(by_endpoint_.begin(), by_endpoint_.end(), Endpoint{address, 0}, before);
+  auto last = first;
+  while (last != by_endpoint_.end() && last->first.address == address) ++last;
+  return {first, last};
+}
+
 std::vector<const Service*> Catalog::services_at(const Address& address) const {
   std::vector<const Service*> found;
-  auto it =
-      std::lower_bound(by_endpoint_.begin(), by_endpoint_.end(), Endpoint{address, 0}, before);
-  for (; it != by_endpoint_.end() && it->first.address == address; ++it)
-    found.push_back(it->second);
+  for (const auto& [endpoint, service] : endpoints_at(address)) found.push_back(service);
   std::sort(found.begin(), found.end(),
             [](const Service* a, const Service* b) { return a->name < b->name; });
   found.erase(std::unique(found.begin(), found.end()), found.end());
@@ -125,12 +130,9 @@ const Node* Catalog::node_of(const Address& address) const {
 
 const Service* Catalog::identity_of(std::span<const Address> addresses) const {
   const Service* first = nullptr;
-  for (const auto& address : addresses) {
-    auto it =
-        std::lower_bound(by_endpoint_.begin(), by_endpoint_.end(), Endpoint{address, 0}, before);
-    for (; it != by_endpoint_.end() && it->first.address == address; ++it)
-      if (first == nullptr || it->second->name < first->name) first = it->second;
-  }
+  for (const auto& address : addresses)
+    for (const auto& [endpoint, service] : endpoints_at(address))
+      if (first == nullptr || service->name < first->name) first = service;
   return first;
 }
 

@@ -167,10 +167,18 @@ class Catalog {
   [[nodiscard]] const std::shared_ptr<const Nodes>& shared_nodes() const { return nodes_; }
   // The services have been given what it says of them.
   [[nodiscard]] const config::Entries& entries() const { return *entries_; }
+  // The same object for as long as nothing in it changes.
+  [[nodiscard]] const std::shared_ptr<const config::Entries>& shared_entries() const {
+    return entries_;
+  }
   [[nodiscard]] const Service* find(std::string_view name) const;
   // Every service with an instance at the address, by name. Pointers live as long as the catalog.
   [[nodiscard]] std::vector<const Service*> services_at(const Address& address) const;
   [[nodiscard]] const Service* service_at(const Endpoint& endpoint) const;
+  // By address and port.
+  using EndpointEntry = std::pair<Endpoint, const Service*>;
+  [[nodiscard]] std::span<const EndpointEntry> endpoints() const { return by_endpoint_; }
+  [[nodiscard]] std::span<const EndpointEntry> endpoints_at(const Address& address) const;
   // The node one of whose CIDRs contains the address, by the catalog alone: it may be this node.
   // The pointer lives as long as the catalog.
   [[nodiscard]] const Node* node_of(const Address& address) const;
@@ -189,8 +197,8 @@ class Catalog {
   ServiceList services_;
   std::shared_ptr<const Nodes> nodes_ = std::make_shared<const Nodes>();
   std::shared_ptr<const config::Entries> entries_ = std::make_shared<const config::Entries>();
-  std::vector<std::pair<Endpoint, const Service*>> by_endpoint_;  // sorted by endpoint
-  std::vector<std::pair<Cidr, const Node*>> by_cidr_;             // sorted by base
+  std::vector<EndpointEntry> by_endpoint_;             // sorted by endpoint
+  std::vector<std::pair<Cidr, const Node*>> by_cidr_;  // sorted by base
 };
 
 }  // namespace mesh::catalog

@@ -77,6 +77,79 @@ TEST_F(PinsTest, FreshThenAdoptedInPlace) {
   EXPECT_EQ(datapath.vips.content().size(), 1u);
 }
 
+// Somebody else has written to the maps, or an agent died between two steps.
+TEST_F(PinsTest, MendsServicesAndWritesAgainWhatIsNotWhole) {
+  const auto endpoint = [](std::uint32_t number) {
+    mesh_endpoint one{};
+    one.addr4.w[3] = number;
+    one.port = 80;
+    return one;
+  };
+  const std::vector<mesh_endpoint> wanted{endpoint(1), endpoint(2), endpoint(3)};
+  UniqueFd services, endpoints;
+  const auto read = [&](std::uint32_t label) {
+    mesh_service service{};
+    std::vector<mesh_endpoint> all;
+    EXPECT_EQ(bpf_map_lookup_elem(services.get(), &label, &service), 0);
+    for (std::uint32_t i = 0; i < service.endpoints; ++i) {
+      const mesh_endpoint_key key{label, service.generation, i};
+      EXPECT_EQ(bpf_map_lookup_elem(endpoints.get(), &key, &all.emplace_back()), 0);
+    }
+    return all;
+  };
+  const auto same = [](const auto& a, const auto& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof a[0]) == 0;
+  };
+  {
+    auto first = open();
+    ASSERT_TRUE(first) << first.error().what;
+    bpf::Datapath datapath(std::move(*first));
+    const auto map = [&](const char* name) {
+      return UniqueFd(
+          bpf_obj_get((pins_ + "/v" + std::to_string(MESH_ABI_VERSION) + "/maps/" + name).c_str()));
+    };
+    services = map("mesh_services");
+    endpoints = map("mesh_endpoints");
+    ASSERT_TRUE(services && endpoints);
+    ASSERT_TRUE(datapath.set_service(20, 0, wanted));
+    ASSERT_TRUE(datapath.set_service(21, 0, wanted));
+    EXPECT_EQ(datapath.repair_services().value_or(1), 0u);
+
+    // Round robin is the hooks' own.
+    std::uint32_t label = 20;
+    mesh_service service{};
+    ASSERT_EQ(bpf_map_lookup_elem(services.get(), &label, &service), 0);
+    service.next += 7;
+    ASSERT_EQ(bpf_map_update_elem(services.get(), &label, &service, BPF_ANY), 0);
+    EXPECT_EQ(datapath.repair_services().value_or(1), 0u);
+
+    const mesh_endpoint_key second{20, service.generation, 1};
+    const mesh_endpoint other = endpoint(99);
+    ASSERT_EQ(bpf_map_update_elem(endpoints.get(), &second, &other, BPF_ANY), 0);
+    EXPECT_EQ(datapath.repair_services().value_or(0), 1u);
+    EXPECT_TRUE(same(read(20), wanted));
+    EXPECT_TRUE(same(read(21), wanted));
+
+    label = 21;
+    ASSERT_EQ(bpf_map_delete_elem(services.get(), &label), 0);
+    label = 77;
+    ASSERT_EQ(bpf_map_update_elem(services.get(), &label, &service, BPF_ANY), 0);
+    EXPECT_EQ(datapath.repair_services().value_or(0), 2u);
+    EXPECT_TRUE(same(read(21), wanted));
+    EXPECT_NE(bpf_map_lookup_elem(services.get(), &label, &service), 0);
+
+    label = 20;
+    ASSERT_EQ(bpf_map_lookup_elem(services.get(), &label, &service), 0);
+    const mesh_endpoint_key last{20, service.generation, 2};
+    ASSERT_EQ(bpf_map_delete_elem(endpoints.get(), &last), 0);
+  }
+  auto next = open();
+  ASSERT_TRUE(next) << next.error().what;
+  bpf::Datapath datapath(std::move(*next));
+  ASSERT_TRUE(datapath.set_service(20, 0, wanted));
+  EXPECT_TRUE(same(read(20), wanted)) << "one was missing";
+}
+
 // A successor beside the agent that runs: it may fail, and the first has what it had.
 TEST_F(PinsTest, ASuccessorTakesTheLockAndTheLinksOrGivesThemBack) {
   auto first = open();

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+// From what is desired to the maps: in which order, and whether it is still there.
+#include <cstring>
+#include <utility>
+
+#include "agent/base/log.h"
+#include "agent/capture/controller.h"
+
+namespace mesh::capture {
+namespace {
+
+// Whether nothing that is open can be allowed by one and denied by the other.
+bool decides_alike(const PolicyView* before, const PolicyView& now) {
+  if (now.trivial()) return true;
+  if (before == nullptr || (&before->table() != &now.table() && !(before->table() == now.table())))
+    return false;
+  const Identities& a = before->identities();
+  const Identities& b = now.identities();
+  return a.ports == b.ports && a.residents == b.residents && a.addrs == b.addrs &&
+         a.netns == b.netns;
+}
+
+}  // namespace
+
+// Without a catalog nobody knows the services of a workload. One that an earlier agent knew keeps
+// its label; an address that has gone or changed hands leaves the services it was in.
+// So do other nodes and their workloads: without them their addresses would be outside the mesh.
+Status Controller::adopt_services(Desired& desired) {
+  for (const auto& [cidr, kind] : datapath_.cidrs.content())
+    if (kind == MESH_CIDR_REMOTE || kind == MESH_CIDR_MESH) desired.cidrs.emplace(cidr, kind);
+  const auto namespaces = desired.netns;
+  for (auto [cookie, netns] : namespaces)
+    if (auto it = datapath_.netns.content().find(cookie); it != datapath_.netns.content().end()) {
+      netns.label = it->second.label;
+      desired.netns.insert_or_assign(cookie, netns);
+    }
+  for (const auto& [address, before] : datapath_.addrs.content()) {
+    auto now = desired.addrs.find(address);
+    if (now == desired.addrs.end() && before.kind == MESH_ADDR_REMOTE) {
+      desired.addrs.emplace(address, before);
+      continue;
+    }
+    if (now != desired.addrs.end() && now->second.netns == before.netns) {
+      mesh_addr_owner owner = now->second;
+      owner.label = before.label;
+      desired.addrs.insert_or_assign(address, owner);
+      continue;
+    }
+    MESH_TRY(datapath_.drop_endpoints(address), "services");
+    MESH_TRY(datapath_.residents.erase(address), "residents");
+    std::vector<mesh_port_key> stale;
+    for (const auto& [key, port] : datapath_.ports.content())
+      if (std::memcmp(&key.addr, &address, sizeof address) == 0) stale.push_back(key);
+    for (const auto& key : stale) MESH_TRY(datapath_.ports.erase(key), "ports");
+  }
+  return {};
+}
+
+// Before anybody is told who is where: a name that is new is judged from the start. The hooks, the
+// dialers and whoever ends what is open get the same.
+Status Controller::apply_policy(const DesiredState::Changes& changes) {
+  auto& made = intentions_;
+  const bool other_entries = made.entries != catalog_->shared_entries();
+  if (!made.policy || other_entries ||
+      (changes.protocols && !catalog_->entries().intentions.empty())) {
+    made.entries = catalog_->shared_entries();
+    made.policy = policy_of(*catalog_, options_.default_policy);
+    made.table = nullptr;
+  }
+  if (!made.table || made.names != labels_.names()) {
+    made.names = labels_.names();
+    made.table =
+        std::make_shared<const bpf::PolicyTable>(compile(*made.policy, made.names->by_name));
+    made.in_maps = false;
+  }
+  if (changes.all || !made.in_maps) {
+    made.in_maps = false;
+    MESH_TRY(datapath_.policy.set(*made.table), "intentions");
+    made.in_maps = true;
+  }
+  auto view = std::make_shared<const PolicyView>(
+      made.policy, std::make_shared<const Identities>(state_.desired()), made.names, made.table);
+  policy_->publish(view);
+  if (!decides_alike(judged_.get(), *view)) revoker_.wake();
+  judged_ = std::move(view);
+  return {};
+}
+
+Status Controller::apply_names() {
+  if (named_ == labels_.all().size()) return {};
+  for (const auto& [name, label] : labels_.all()) {
+    mesh_name value{};
+    std::strncpy(value.name, name.c_str(), sizeof value.name - 1);
+    MESH_TRY(datapath_.names.put(label, value), "names");
+  }
+  named_ = labels_.all().size();
+  return {};
+}
+
+// Until the first catalog is there, services stay as an earlier agent left them: only who is who
+// is brought up to date.
+Status Controller::apply_without_catalog() {
+  static const catalog::Catalog kEmpty;
+  auto desired = compute(node_, kEmpty, labels_);
+  if (!desired) return tl::unexpected(std::move(desired).error());
+  MESH_TRY(adopt_services(*desired), "adopt");
+  MESH_TRY(apply_names(), "adopt");
+  return apply_identities(*desired);
+}
+
+Status Controller::apply_identities(const Identities& desired) {
+  // New ranges before old ones go: between two ways of writing a range it is never left out.
+  MESH_TRY(datapath_.cidrs.sync(desired.cidrs, /*only_additions=*/true), "CIDRs");
+  MESH_TRY(datapath_.cidrs.sync(desired.cidrs), "CIDRs");
+  // Who somebody is before where services are: an address never answers for its former owner.
+  MESH_TRY(datapath_.addrs.sync(desired.addrs), "addresses");
+  return datapath_.netns.sync(desired.netns);
+}
+
+Status Controller::apply_services(const DesiredState::Changes& changes) {
+  const auto& all = state_.desired().services;
+  const auto put = [&](std::uint32_t label, const DesiredService& service) {
+    return datapath_.set_service(label, service.flags, service.endpoints);
+  };
+  if (changes.all) {
+    for (const auto& [label, service] : all) MESH_TRY(put(label, service), "services");
+  } else {
+    for (const auto label : changes.services)
+      if (const auto it = all.find(label); it != all.end())
+        MESH_TRY(put(label, it->second), "services");
+  }
+  MESH_TRY(datapath_.vips.sync(state_.desired().vips), "VIPs");
+  if (changes.all) {
+    for (const auto label : datapath_.services())
+      if (all.count(label) == 0) MESH_TRY(datapath_.erase_service(label), "services");
+  } else {
+    for (const auto label : changes.services)
+      if (all.count(label) == 0) MESH_TRY(datapath_.erase_service(label), "services");
+  }
+  return {};
+}
+
+Status Controller::apply_now() {
+  node_.host_cookie = discovery_->host_cookie();
+  const bool other_workloads = std::exchange(workloads_touched_, false);
+  if (other_workloads) {
+    node_.workloads.clear();
+    for (const auto& [cookie, enrolled] : enrolled_) node_.workloads.push_back(enrolled.workload);
+    publish_directory();
+  }
+  if (!catalog_) return apply_without_catalog();
+  if (options_.health != nullptr) node_.health = options_.health->table().all();
+  auto changes = state_.update(node_, catalog_, labels_);
+  if (!changes) return tl::unexpected(std::move(changes).error());
+  if (options_.health != nullptr && (changes->checks || apply_all_)) {
+    options_.health->update(node_, *catalog_, *directory_);
+    // Of checks that are new here.
+    if (auto health = options_.health->table().all(); health != node_.health) {
+      node_.health = std::move(health);
+      auto more = state_.update(node_, catalog_, labels_);
+      if (!more) return tl::unexpected(std::move(more).error());
+      changes->services.merge(more->services);
+    }
+  }
+  changes->all |= std::exchange(apply_all_, true);  // until all of this is done
+  publish_mesh();
+
+  const Desired& desired = state_.desired();
+  MESH_TRY(apply_names(), "names");
+  MESH_TRY(apply_policy(*changes), "policy");
+  // Of addresses that come: before them. Of those that go: after.
+  MESH_TRY(datapath_.residents.sync(desired.residents, /*only_additions=*/true), "residents");
+  MESH_TRY(apply_identities(desired), "identities");
+  if (state_.any_http()) MESH_TRY(datapath_.programs().attach_sniffer(), "services");
+  MESH_TRY(datapath_.ports.sync(desired.ports), "ports");
+  MESH_TRY(apply_services(*changes), "services");
+  if (!state_.any_http()) MESH_TRY(datapath_.programs().detach_sniffer(), "services");
+  MESH_TRY(datapath_.residents.sync(desired.residents), "residents");
+  apply_all_ = false;
+  catalog_applied_ = true;
+  return {};
+}
+
+// One part a call. What is wanted is made anew and compared too: if it differs, that is a mistake
+// of ours, and what is made anew holds.
+void Controller::verify() {
+  if (frozen_ || !catalog_applied_ || apply_scheduled_) return;
+  const auto repair = [](auto& mirror) { return mirror.repair(); };
+  Result<std::size_t> mended = std::size_t{0};
+  std::string_view part;
+  switch (verified_++ % 8) {
+    case 0: {
+      const auto right = state_.verify(labels_);
+      if (!right) return log::error("verify: {}", right.error().what);
+      if (*right) return;
+      datapath_.add_repaired(1);
+      log::error("what the maps should hold was not what it is by the catalog: made anew");
+      return apply();
+    }
+    case 1:
+      part = "addresses";
+      mended = repair(datapath_.addrs);
+      break;
+    case 2:
+      part = "ports";
+      mended = repair(datapath_.ports);
+      break;
+    case 3:
+      part = "VIPs";
+      mended = repair(datapath_.vips);
+      break;
+    case 4:
+      part = "residents";
+      mended = repair(datapath_.residents);
+      break;
+    case 5:
+      part = "namespaces";
+      mended = repair(datapath_.netns);
+      break;
+    case 6:
+      part = "CIDRs";
+      mended = repair(datapath_.cidrs);
+      break;
+    default:
+      part = "services";
+      mended = datapath_.repair_services();
+      break;
+  }
+  if (!mended) {
+    log::error("verify: {}: {}", part, mended.error().what);
+    return;
+  }
+  datapath_.add_repaired(*mended);
+  if (*mended != 0)
+    log::warn("{} entries of the maps ({}) were not as this agent has written them, and are again",
+              *mended, part);
+}
+
+}  // namespace mesh::capture
