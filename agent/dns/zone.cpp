@@ -22,6 +22,10 @@ std::string lower(std::string_view text) {
   return out;
 }
 
+bool has_upper(std::string_view text) {
+  return std::any_of(text.begin(), text.end(), [](char c) { return c >= 'A' && c <= 'Z'; });
+}
+
 bool is_kind(std::string_view label) {
   return std::find(kKinds.begin(), kKinds.end(), label) != kKinds.end();
 }
@@ -89,8 +93,10 @@ Zone::Zone(ZoneOptions options, std::shared_ptr<const catalog::Catalog> catalog,
     else
       label += c;
   }
-  for (const auto& [name, service] : catalog_->services()) services_.emplace(lower(name), &service);
-  for (const auto& [name, node] : catalog_->nodes()) nodes_.emplace(lower(name), &node);
+  for (const auto& [name, service] : catalog_->services())
+    if (has_upper(name)) services_.emplace(lower(name), &service);
+  for (const auto& [name, node] : catalog_->nodes())
+    if (has_upper(name)) nodes_.emplace(lower(name), &node);
 }
 
 bool Zone::owns(const Labels& labels) const {
@@ -154,8 +160,16 @@ std::optional<Reply> Zone::answer(const Question& question, std::uint32_t turn) 
 }
 
 const catalog::Service* Zone::service(const std::string& name) const {
+  if (const auto* found = catalog_->find(name)) return found;
   const auto it = services_.find(name);
   return it == services_.end() ? nullptr : it->second;
+}
+
+const catalog::Node* Zone::node_named(const std::string& name) const {
+  if (const auto found = catalog_->nodes().find(name); found != catalog_->nodes().end())
+    return &found->second;
+  const auto it = nodes_.find(name);
+  return it == nodes_.end() ? nullptr : it->second;
 }
 
 Reply Zone::virtual_addresses(const Labels& name, std::uint16_t type) const {
@@ -223,11 +237,10 @@ Reply Zone::endpoints(const Labels& name, std::uint16_t type, std::uint32_t turn
 }
 
 Reply Zone::node(const Labels& name, std::uint16_t type) const {
-  const auto it = nodes_.find(join(name, 0, name.size()));
-  if (it == nodes_.end()) return no_name();
+  const auto* found = node_named(join(name, 0, name.size()));
+  if (found == nullptr) return no_name();
   Reply reply;
-  if (wants(type, it->second->address))
-    reply.answers.push_back({"", kServiceTtl, it->second->address});
+  if (wants(type, found->address)) reply.answers.push_back({"", kServiceTtl, found->address});
   return reply.answers.empty() ? no_data() : reply;
 }
 

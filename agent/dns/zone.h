@@ -59,6 +59,7 @@ class Zone {
   [[nodiscard]] Reply hex_address(const Labels& name, std::uint16_t type) const;
   [[nodiscard]] Found find(const Labels& name) const;
   [[nodiscard]] const catalog::Service* service(const std::string& name) const;
+  [[nodiscard]] const catalog::Node* node_named(const std::string& name) const;
   [[nodiscard]] std::string address_name(const Address& address) const;
   [[nodiscard]] Reply no_name() const;
   [[nodiscard]] Reply no_data() const;
@@ -67,7 +68,9 @@ class Zone {
   const std::shared_ptr<const catalog::Catalog> catalog_;
   const Usable usable_;
   Labels domain_;
-  std::unordered_map<std::string, const catalog::Service*> services_;  // by the name in lower case
+  // By the name in lower case: those that are not written so. There is a zone for every catalog,
+  // and nearly all names are found in that.
+  std::unordered_map<std::string, const catalog::Service*> services_;
   std::unordered_map<std::string, const catalog::Node*> nodes_;
 };
 
