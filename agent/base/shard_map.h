@@ -120,6 +120,11 @@ class ShardMap {
     --size_;
     return 1;
   }
+  // Gives back the room that growing has left. Not while copies are made of it.
+  void compact() {
+    for (auto& shard : shards_)
+      if (shard && shard.use_count() == 1) shard->shrink_to_fit();
+  }
   void clear() {
     shards_.clear();
     size_ = 0;

@@ -101,6 +101,8 @@ Result<Desired> compute(const NodeState& node, const catalog::Catalog& catalog, 
     rules.put_vips(desired, *service);
     desired.services.insert_or_assign(rules.label(*service), rules.service(*service));
   }
+  desired.addrs.compact();
+  desired.ports.compact();
   return desired;
 }
 

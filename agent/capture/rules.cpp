@@ -161,6 +161,7 @@ DesiredService Rules::service(const catalog::Service& service) const {
   for (const auto i : weighted_order(weights))
     out.endpoints.push_back(endpoint_of(whose, *active.instances[i]));
   out.endpoints = spread_families(out.endpoints);
+  out.endpoints.shrink_to_fit();  // there may be 100,000 of them
   return out;
 }
 
