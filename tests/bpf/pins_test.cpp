@@ -7,6 +7,7 @@
 #include <set>
 
 #include "agent/bpf/datapath.h"
+#include "agent/catalog/model.h"
 #include "mesh.skel.h"
 #include "tests/bpf/scratch.h"
 
@@ -75,6 +76,22 @@ TEST_F(PinsTest, FreshThenAdoptedInPlace) {
   EXPECT_EQ(all_attached(), counts);
   bpf::Datapath datapath(std::move(*second));
   EXPECT_EQ(datapath.vips.content().size(), 1u);
+}
+
+TEST_F(PinsTest, MapsHoldTheLargestCatalog) {
+  auto programs = open();
+  ASSERT_TRUE(programs) << programs.error().what;
+  const auto& maps = programs->skeleton().maps;
+  const auto room = [](const bpf_map* map) { return std::size_t{bpf_map__max_entries(map)}; };
+  EXPECT_GE(room(maps.mesh_vips), 2 * catalog::kMaxServices);
+  EXPECT_GE(room(maps.mesh_services), catalog::kMaxServices);
+  EXPECT_GE(room(maps.mesh_names), catalog::kMaxServices);
+  // Every instance at an address of its own.
+  EXPECT_GE(room(maps.mesh_addrs), catalog::kMaxInstances);
+  EXPECT_GE(room(maps.mesh_ports), catalog::kMaxInstances);
+  // Families mixed at worst (9/7), and a service with all of them in two generations.
+  EXPECT_GE(room(maps.mesh_endpoints), 2 * catalog::kMaxInstances * 9 / 7);
+  EXPECT_GE(room(maps.mesh_cidrs), catalog::kMaxNodeCidrs);
 }
 
 // Somebody else has written to the maps, or an agent died between two steps.
