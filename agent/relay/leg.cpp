@@ -138,7 +138,8 @@ void Leg::shutdown_write() {
 UniqueFd Leg::disconnect() {
   // Our FIN counts: in a state in which it may have to be sent again, the socket cannot go.
   int unacknowledged = 0;
-  if (!fd_ || stream_ || ::ioctl(fd_.get(), SIOCOUTQ, &unacknowledged) != 0 || unacknowledged != 0)
+  if (!fd_ || stream_ || shared_ || ::ioctl(fd_.get(), SIOCOUTQ, &unacknowledged) != 0 ||
+      unacknowledged != 0)
     return {};
   worker_.unwatch(fd_.get());
   UniqueFd fd = std::move(fd_);

@@ -82,7 +82,8 @@ class Leg final : public EventSink {
   // The socket and what secures it, out of the worker's set; the leg is closed then.
   std::pair<UniqueFd, std::unique_ptr<ktls::Stream>> detach();
   // The socket of a plain leg whose two directions have ended, free to connect again; nothing when
-  // the peer has not acknowledged all of it. The leg is closed then, or as it was.
+  // the peer has not acknowledged all of it, or another process has it too. The leg is closed then,
+  // or as it was.
   UniqueFd disconnect();
   void acknowledge();  // at once what waits for data to go with
   void close();        // orderly: what was written still goes out
