@@ -76,7 +76,8 @@ void print_status(const json& status) {
     std::size_t critical = 0;
     for (const auto& instance : s["instances"]) critical += instance["health"] == "critical";
     if (critical != 0) endpoints += fmt::format(" ({} critical)", critical);
-    fmt::print("{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {}\n", s["name"].get<std::string>(),
+    const auto why = s["balance"]["random_because"].get<std::string>();
+    fmt::print("{:<24} {:<8} {:<16} {:<28} {:<8} {:<8} {:<14} {}\n", s["name"].get<std::string>(),
                s["protocol"].get<std::string>(), s["vip4"].get<std::string>(),
                s["vip6"].get<std::string>(), s["path"].get<std::string>(),
                s["acceleration"] == "sockmap" ? "yes" : "no",

@@ -16,6 +16,7 @@ namespace {
 constexpr std::uint32_t kZero = 0;
 constexpr std::uint32_t kMostEndpoints = 262'144;  // that mesh_endpoints holds
 constexpr std::size_t kMostSwept = 16384;          // records at a time: some 30 ms
+constexpr std::size_t kMostCountedValue = 512;
 
 std::uint64_t monotonic_ns() {
   timespec now{};
@@ -90,7 +91,12 @@ void Datapath::read_services() {
   services_.clear();
   balancing_.forget_all();
   for (auto& [label, service] : service_map_.entries()) {
-    ServiceState state{service, {}};
+    ServiceState state{
+        service,
+        {},
+        false,
+        {static_cast<mesh_balance>(service.balance), service.choices, service.points},
+        BalanceFallback::None};
     state.endpoints.resize(std::min(service.endpoints, kMostEndpoints));
     services_.emplace(label, std::move(state));
   }
@@ -107,7 +113,14 @@ void Datapath::read_services() {
     ++found[key.service];
   }
   // One that lacks some is written again, whatever is wanted.
-  for (auto& [label, state] : services_) state.complete = found[label] == state.value.endpoints;
+  for (auto& [label, state] : services_) {
+    state.complete = found[label] == state.value.endpoints;
+    balancing_.adopt(state.value, state.endpoints);
+  }
+  balancing_.sweep_tables([this](std::uint32_t label, std::uint32_t generation) {
+    const auto it = services_.find(label);
+    return it != services_.end() && it->second.value.generation == generation;
+  });
 }
 
 Result<std::size_t> Datapath::repair_services() {
@@ -132,15 +145,15 @@ Result<std::size_t> Datapath::repair_services() {
   }
   for (auto& [label, state] : services_) {
     const auto at = services.find(label);
-    // `next` belongs to the hooks.
-    if (at != services.end() && at->second.generation == state.value.generation &&
-        at->second.endpoints == state.value.endpoints && at->second.flags == state.value.flags &&
-        right[label] == state.value.endpoints)
-      continue;
+    if (at != services.end() && right[label] == state.value.endpoints) {
+      mesh_service as_written = at->second;
+      as_written.next = state.value.next;  // belongs to the hooks
+      if (std::memcmp(&as_written, &state.value, sizeof as_written) == 0) continue;
+    }
     ++mended;
     state.complete = false;
     const auto endpoints = state.endpoints;
-    MESH_TRY(set_service(label, state.value.flags, endpoints), "services");
+    MESH_TRY(set_service(label, state.value.flags, endpoints, Balance(state.balance)), "services");
   }
   return mended;
 }
@@ -169,7 +182,9 @@ Status Datapath::take_over() {
 Status Datapath::set_service(std::uint32_t label, std::uint32_t flags,
                              std::span<const mesh_endpoint> endpoints, const Balance& balance) {
   ServiceState& state = services_[label];
-  if (state.complete && state.value.flags == flags && same(state.endpoints, endpoints)) return {};
+  if (state.complete && state.value.flags == flags && state.balance == balance &&
+      same(state.endpoints, endpoints) && !balancing_.has_room(state.fallback, endpoints.size()))
+    return {};
   const mesh_service old = state.value;
   mesh_service next{};
   next.generation = old.generation + 1;
@@ -198,7 +213,9 @@ Status Datapath::set_service(std::uint32_t label, std::uint32_t flags,
   const auto before = std::exchange(state.endpoints, std::move(fresh));
   state.value = next;
   state.complete = true;
-  state.endpoints.assign(endpoints.begin(), endpoints.end());
+  state.balance = balance;
+  state.fallback = fallback;
+  // The table last: a hook that finds it gone finds the endpoints gone too, and looks again.
   for (std::uint32_t i = 0; i < old.endpoints; ++i)
     MESH_TRY(endpoint_map_.erase({label, old.generation, i}), "drop old endpoints");
   MESH_TRY(balancing_.drop(label, old, before), "drop the old balance");

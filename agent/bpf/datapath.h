@@ -155,6 +155,8 @@ class Datapath {
     mesh_service value{};
     std::vector<mesh_endpoint> endpoints;
     bool complete = false;  // both are in the maps
+    Balance balance;
+    BalanceFallback fallback = BalanceFallback::None;
   };
   Status write_runtime();
   void read_services();

@@ -122,7 +122,7 @@ Status Controller::apply_identities(const Identities& desired) {
 Status Controller::apply_services(const DesiredState::Changes& changes) {
   const auto& all = state_.desired().services;
   const auto put = [&](std::uint32_t label, const DesiredService& service) {
-    return datapath_.set_service(label, service.flags, service.endpoints);
+    return datapath_.set_service(label, service.flags, service.endpoints, service.balance);
   };
   if (changes.all) {
     for (const auto& [label, service] : all) MESH_TRY(put(label, service), "services");

@@ -35,7 +35,7 @@ Holders holders_of(const std::vector<workload::Workload>& workloads) {
 }
 
 bool same(const DesiredService& a, const DesiredService& b) {
-  return a.flags == b.flags && a.endpoints.size() == b.endpoints.size() &&
+  return a.flags == b.flags && a.balance == b.balance && a.endpoints.size() == b.endpoints.size() &&
          (a.endpoints.empty() || std::memcmp(a.endpoints.data(), b.endpoints.data(),
                                              a.endpoints.size() * sizeof a.endpoints[0]) == 0);
 }

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
-#include <set>
 
 #include "agent/base/netns.h"
 #include "agent/bpf/abi_convert.h"
@@ -68,27 +67,19 @@ void HealthCapture::add_tasks(const catalog::Instance& instance, const Placement
 
 void HealthCapture::update(const NodeState& node, const catalog::Catalog& catalog,
                            const NetnsDirectory& directory) {
-  // From the workloads to their services: there are 100,000 instances elsewhere.
-  std::set<const catalog::Service*> here;
-  for (const auto& workload : node.workloads)
-    for (const auto& address : workload.addresses)
-      for (const auto& [endpoint, service] : catalog.endpoints_at(address)) here.insert(service);
   const Placement placement(node, catalog);
   const auto is_own = [&](const Address& address) {
     return std::any_of(node.node_cidrs.begin(), node.node_cidrs.end(),
                        [&](const Cidr& cidr) { return cidr.contains(address); });
   };
   std::vector<health::Task> tasks;
-  for (const auto* service : here)
-    for (const auto& instance : service->instances) {
-      if (instance.checks.empty()) continue;
-      const auto* holder = placement.holder(instance.address);
-      const auto netns = holder == nullptr ? nullptr : directory.find(instance.address);
-      if (!netns) continue;
-      for (const auto& check : instance.checks)
-        tasks.push_back(
-            {instance.id, netns->cookie, holder->addresses, check, socket_maker(netns, datapath_)});
-    }
+  for (const auto& service : catalog.services().pointers())
+    for (const auto& instance : service->instances)
+      if (!instance.checks.empty() && is_own(instance.address))
+        add_tasks(instance, placement, directory, tasks);
+  for (const auto& instance : kept_)
+    if (is_own(instance.address)) add_tasks(instance, placement, directory, tasks);
+  if (!tasks.empty()) carried_.clear();
   runner_.set(std::move(tasks));
 }
 

@@ -4,8 +4,7 @@
 #include <algorithm>
 
 #include "agent/bpf/abi_convert.h"
-#include "agent/capture/endpoint_order.h"
-#include "agent/capture/weighted_order.h"
+#include "agent/capture/balance.h"
 
 namespace mesh::capture {
 namespace {
@@ -151,16 +150,17 @@ DesiredService Rules::service(const catalog::Service& service) const {
   // How connections are treated is up to those who take them.
   const catalog::Service& whose = active.service != nullptr ? *active.service : service;
   out.flags = flags_of(whose, node_.sockmap_available);
-  std::vector<std::uint16_t> weights;
-  weights.reserve(active.instances.size());
+  std::vector<mesh_endpoint> endpoints;
+  endpoints.reserve(active.instances.size());
   for (const auto* instance : active.instances) {
     const bool warning = status_of(*instance) == catalog::CheckStatus::Warning;
     const auto weight = warning ? instance->weights.warning : instance->weights.passing;
-    weights.push_back(std::max<std::uint16_t>(1, weight));
+    endpoints.push_back(endpoint_of(whose, *instance));
+    endpoints.back().weight = std::max<std::uint16_t>(1, weight);
   }
-  for (const auto i : weighted_order(weights))
-    out.endpoints.push_back(endpoint_of(whose, *active.instances[i]));
-  out.endpoints = spread_families(out.endpoints);
+  auto balanced = balance_endpoints(active.balance, endpoints);
+  out.balance = balanced.balance;
+  out.endpoints = std::move(balanced.endpoints);
   out.endpoints.shrink_to_fit();  // there may be 100,000 of them
   return out;
 }

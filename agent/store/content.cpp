@@ -58,7 +58,7 @@ void Content::load(Snapshot snapshot) {
       if (!node.gone) check(node_key(name));
     for (const auto& [name, vip] : vips_) check(vip_key(name));
     for (const auto& vip : vip_owners_) check(vip_owner_key(vip));
-    for (const auto& [name, text] : config_entries_) check("config/" + name);
+    for (const auto& [name, text] : config_entries_) check(config_key(name));
     health_.for_each_key(check);
     for (const auto& [key, reason] : refused_) check(key);
     for (const auto& [key, own] : own_keys_) check(key);
@@ -120,6 +120,7 @@ bool Content::known(const std::string& key, const KeyName& name) const {
     }
     case KeyName::Kind::Config:
       return config_entries_.count(std::string(name.name)) != 0;
+    case KeyName::Kind::ConfigChange:
     case KeyName::Kind::Health:
     case KeyName::Kind::Unknown:
       break;
@@ -133,7 +134,8 @@ void Content::note(const std::string& key, std::string reason) {
 
 void Content::put(KeyValue kv) {
   const auto name = parse_key(kv.key);
-  if (name.kind == KeyName::Kind::Health) {  // has limits of its own
+  if (name.kind == KeyName::Kind::ConfigChange) return;  // for those who write
+  if (name.kind == KeyName::Kind::Health) {              // has limits of its own
     if (is_own(name) && own_keys_.size() < kMaxKeys)
       own_keys_[kv.key] = {kv.modified, kv.lease, kv.value.substr(0, HealthKeys::kMaxBytes)};
     return health_.put(name.name, name.id, kv);
@@ -169,22 +171,9 @@ void Content::put(KeyValue kv) {
         note(kv.key, "not an address that a service may have");
       return;
     }
-    case KeyName::Kind::Config: {
-      const std::string entry(name.name);
-      if (auto it = config_entries_.find(entry); it != config_entries_.end()) {
-        bytes_ -= it->second.size();
-        config_entries_.erase(it);
-      }
-      entries_touched_ = true;
-      if (kv.too_large || bytes_ + kv.value.size() > kMaxTotalBytes) {
-        note(kv.key, fmt::format("the value has more than {} KiB", kMaxValueBytes >> 10));
-        config_entries_.emplace(entry, std::string());  // there, and not to be read
-        return;
-      }
-      bytes_ += kv.value.size();
-      config_entries_.emplace(entry, std::move(kv.value));
-      return;
-    }
+    case KeyName::Kind::Config:
+      return put_config(std::string(name.name), std::move(kv));
+    case KeyName::Kind::ConfigChange:
     case KeyName::Kind::Health:
     case KeyName::Kind::Unknown:
       return;
@@ -234,16 +223,11 @@ void Content::erase(const std::string& key) {
     case KeyName::Kind::VipOwner:
       if (auto vip = Address::parse(name.name)) vip_owners_.erase(*vip);
       return;
-    case KeyName::Kind::Config: {
-      auto entry = config_entries_.find(std::string(name.name));
-      if (entry == config_entries_.end()) return;
-      bytes_ -= entry->second.size();
-      config_entries_.erase(entry);
-      entries_touched_ = true;
-      return;
-    }
+    case KeyName::Kind::Config:
+      return erase_config(std::string(name.name));
     case KeyName::Kind::Health:
       return health_.erase(name.name, name.id);
+    case KeyName::Kind::ConfigChange:
     case KeyName::Kind::Unknown:
       return;
   }
@@ -349,6 +333,10 @@ void Content::touch(ServiceState& service) {
     touched_.insert(*service.name);
   else
     touched_.insert(twins->second.begin(), twins->second.end());
+}
+
+void Content::touch_name(std::string_view service) {
+  if (services_.find(service) != services_.end()) touched_.insert(std::string(service));
 }
 
 void Content::put_instance(const KeyName& name, const KeyValue& kv) {

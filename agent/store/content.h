@@ -23,7 +23,7 @@ namespace mesh::store {
 
 // What a key says about itself.
 struct KeyName {
-  enum class Kind { Instance, Node, Health, Vip, VipOwner, Config, Unknown };
+  enum class Kind { Instance, Node, Health, Vip, VipOwner, Config, ConfigChange, Unknown };
   Kind kind = Kind::Unknown;
   std::string_view name;  // of the service, node or address; of Config: kind/name
   std::string_view id;    // of the instance; of Health: service/instance
@@ -210,12 +210,13 @@ class Content {
   [[nodiscard]] const VipRecord* vip_of(const std::string& service) const;
   [[nodiscard]] const std::string* winner_of_case(const std::string& name) const;
   [[nodiscard]] static Revision first_of(const ServiceState& service);
-  void set_vip(catalog::Service& service, const Address& vip) const;
   void build_entries();
+  void name_services();
+  [[nodiscard]] std::map<std::string, std::string> refused_names() const;
+  [[nodiscard]] std::optional<catalog::Protocol> instances_say(std::string_view service) const;
+  void apply_entries(catalog::Service& service) const;
   std::shared_ptr<const catalog::Catalog> build_catalog();
-  [[nodiscard]] bool is_named(std::string_view service) const;
   catalog::ServicePtr build_service(ServiceState& service);
-  [[nodiscard]] catalog::ServicePtr build_named(const std::string& name) const;
   std::shared_ptr<const catalog::Catalog::Nodes> build_nodes();
   [[nodiscard]] bool is_own(const KeyName& name) const;
   void want(std::string key, std::string value);

@@ -138,54 +138,13 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
     return nullptr;
   }
   auto built = std::make_shared<catalog::Service>(std::move(services.begin()->second));
-  // A value does not say whether it left the protocol out: tcp gives way to what holds for all.
-  const auto defaults = entries_->service_defaults.find(name);
-  if (defaults != entries_->service_defaults.end()) {
-    if (defaults->second.protocol) built->protocol = *defaults->second.protocol;
-    if (defaults->second.mutual_tls == config::MutualTlsMode::Strict)
-      built->flags.permissive = false;
-  }
-  if (built->protocol == catalog::Protocol::Tcp)
-    built->protocol = entries_->protocol_of(name).value_or(built->protocol);
-  set_vip(*built, vip->vip);
+  apply_entries(*built);
+  built->vip4 = vip->vip;
+  auto bytes = options_.vip_cidr6.base().bytes();
+  std::copy(vip->vip.bytes().begin() + 12, vip->vip.bytes().end(), bytes.begin() + 12);
+  built->vip6 = Address(bytes);
   built->instances.shrink_to_fit();
   return built;
-}
-
-// A config entry says where its connections go.
-bool Content::is_named(std::string_view service) const {
-  return entries_->resolvers.contains(service) || entries_->splitters.contains(service) ||
-         entries_->routers.contains(service);
-}
-
-// A service whose instances have all gone is still there for as long as an entry says where else
-// its connections go: that is when its failover is needed.
-catalog::ServicePtr Content::build_named(const std::string& name) const {
-  const auto* vip = vip_of(name);
-  const auto twins = by_lower_.find(lower_case(name));
-  const bool has_twin = twins != by_lower_.end() &&
-                        std::any_of(twins->second.begin(), twins->second.end(),
-                                    [&](const std::string& other) { return other != name; });
-  if (!is_named(name) || vip == nullptr || has_twin) return nullptr;
-  if (catalog_ && catalog_->services().size() >= catalog::kMaxServices) return nullptr;
-  auto built = std::make_shared<catalog::Service>();
-  built->name = name;
-  built->protocol = entries_->protocol_of(name).value_or(config::defaults::kProtocol);
-  set_vip(*built, vip->vip);
-  return built;
-}
-
-void Content::set_vip(catalog::Service& service, const Address& vip) const {
-  service.vip4 = vip;
-  auto bytes = options_.vip_cidr6.base().bytes();
-  std::copy(vip.bytes().begin() + 12, vip.bytes().end(), bytes.begin() + 12);
-  service.vip6 = Address(bytes);
-}
-
-void Content::touch_name(std::string_view service) {
-  if (services_.find(service) != services_.end() || is_named(service) ||
-      (catalog_ && catalog_->find(service) != nullptr))
-    touched_.insert(std::string(service));
 }
 
 // In the order in which they were registered, those that are gone last: who comes later must not
@@ -251,36 +210,6 @@ std::shared_ptr<const catalog::Catalog::Nodes> Content::build_nodes() {
   return nodes;
 }
 
-// What they say of protocols is in the services, so all of those are looked at again.
-void Content::build_entries() {
-  if (!std::exchange(entries_touched_, false)) return;
-  const auto protocol_of = [this](std::string_view name) {
-    const auto at = services_.find(name);
-    if (at != services_.end())
-      for (const auto& [id, record] : at->second.records)
-        if (const auto* definition = record.definition()) return definition->protocol;
-    return entries_->protocol_of(name).value_or(config::defaults::kProtocol);
-  };
-  auto read = read_config_values(config_entries_, *local_entries_, *entries_, protocol_of);
-  for (const auto& [key, text] : config_entries_) {
-    const auto refused = read.refused.find(key);
-    if (refused != read.refused.end() && !text.empty())
-      note("config/" + key, refused->second);
-    else if (!text.empty())
-      refused_.erase("config/" + key);
-  }
-  if (*read.entries == *entries_) return;
-  const auto touch_named = [this] {
-    for (const auto& [name, entry] : entries_->resolvers) touch_name(name);
-    for (const auto& [name, entry] : entries_->splitters) touch_name(name);
-    for (const auto& [name, entry] : entries_->routers) touch_name(name);
-  };
-  touch_named();
-  entries_ = std::move(read.entries);
-  touch_named();
-  for (const auto& [name, service] : services_) touch_name(name);
-}
-
 std::shared_ptr<const catalog::Catalog> Content::build() {
   if (!loaded_) return nullptr;
   auto catalog = build_catalog();
@@ -316,15 +245,17 @@ std::shared_ptr<const catalog::Catalog> Content::build_catalog() {
   while (!touched_.empty()) {
     const std::string name = std::move(touched_.extract(touched_.begin()).value());
     auto at = services_.find(name);
-    const bool empty = at == services_.end() || at->second.records.empty();
-    auto built = empty ? build_named(name) : build_service(at->second);
+    if (at == services_.end()) continue;
+    ServiceState& service = at->second;
+    const bool empty = service.records.empty() && !service.named;
+    auto built = empty ? nullptr : build_service(service);
     const auto* old = before.find(name);
     const bool same = built ? old != nullptr && *old == *built : old == nullptr;
     if (same)
       changed.erase(name);
     else
       changed[name] = std::move(built);
-    if (!empty || at == services_.end()) continue;
+    if (!empty) continue;
     auto twins = by_lower_.find(lower_case(name));
     twins->second.erase(name);
     for (const auto& other : twins->second) touch_name(other);
@@ -386,7 +317,7 @@ ContentStats Content::stats() const {
   stats.bytes = bytes_;
   stats.over_limit = over_limit_;
   stats.config_entries = config_entries_.size();
-  stats.refused = refused_.size() + over_limit_ + health_.refused();
+  stats.refused = refused_.size() + over_limit_ + refused_names().size() + health_.refused();
   stats.health = health_.size();
   stats.health_unknown = health_.unknown();
   stats.keys += stats.health;
@@ -419,6 +350,18 @@ std::vector<Refusal> Content::refusals(std::size_t most) const {
     for (auto it = std::next(holders.begin()); it != holders.end() && !full(); ++it)
       all.push_back({vip_key(it->second), fmt::format("{} is the VIP of service \"{}\"",
                                                       vip.to_string(), holders.begin()->second)});
+  for (const auto& [key, reason] : refused_names())
+    if (!full()) all.push_back({config_key(key), reason});
+  for (const auto& key : unread_entries_)
+    if (!full())
+      all.push_back({config_key(key_text(key)),
+                     fmt::format("beyond the {} keys that may be, so {}", options_.max_keys,
+                                 key.starts_with("service-intentions/")
+                                     ? "it denies everybody its destination"
+                                     : "its service is strict")});
+  if (!entries_complete_ && !full())
+    all.push_back(
+        {"config/", "not all entries could be read: what none of those allows is denied"});
   if (!full())
     health_.refusals(most - all.size(), [&](HealthKeys::Refusal refusal) {
       all.push_back({std::move(refusal.key), std::move(refusal.reason)});

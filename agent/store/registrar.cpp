@@ -133,6 +133,7 @@ net::awaitable<Status> Registrar::write_own() {
           "the node name {} is registered by {} already: give each node a name of its own",
           options_.node_name, other->address.to_string());
   }
+  unsigned conflicts = 0;
   for (bool first = true; active(); first = false) {
     // Health that never rests does not keep the lease from being renewed.
     if (!first && std::chrono::steady_clock::now() - renewed_ >= options_.lease_ttl / 3) {

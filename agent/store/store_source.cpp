@@ -252,6 +252,7 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
   net::steady_timer report_timer_;
   bool build_pending_ = false;
   bool content_counted_ = false;  // report_ has it
+  bool health_pending_ = false;
   bool stopped_ = false;
   bool local_seen_;
   bool address_known_ = false;

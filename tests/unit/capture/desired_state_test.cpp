@@ -198,6 +198,10 @@ class World {
       } else {
         resolver.failover["*"] = config::Failover{{config::Target{to, {}, {}, {}}}};
       }
+      if (below(2) == 0) {
+        auto& balance = resolver.load_balancer.emplace();
+        balance.policy = below(2) == 0 ? config::Balance::Random : config::Balance::LeastRequest;
+      }
       entries->resolvers[resolver.name] = std::move(resolver);
     }
     entries_ = std::move(entries);
@@ -235,7 +239,7 @@ class World {
 };
 
 bool same(const DesiredService& a, const DesiredService& b) {
-  return a.flags == b.flags && a.endpoints.size() == b.endpoints.size() &&
+  return a.flags == b.flags && a.balance == b.balance && a.endpoints.size() == b.endpoints.size() &&
          (a.endpoints.empty() || std::memcmp(a.endpoints.data(), b.endpoints.data(),
                                              a.endpoints.size() * sizeof a.endpoints[0]) == 0);
 }
