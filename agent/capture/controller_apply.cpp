@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what is desired to the maps: in which order, and whether it is still there.
+#include <array>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "agent/base/log.h"
@@ -21,6 +23,20 @@ bool decides_alike(const PolicyView* before, const PolicyView& now) {
   return a.ports == b.ports && a.residents == b.residents && a.addrs == b.addrs &&
          a.netns == b.netns;
 }
+
+struct Part {
+  std::string_view name;
+  Result<std::size_t> (*repair)(bpf::Datapath&);
+};
+constexpr std::array kParts{
+    Part{"services", [](bpf::Datapath& maps) { return maps.repair_services(); }},
+    Part{"addresses", [](bpf::Datapath& maps) { return maps.addrs.repair(); }},
+    Part{"ports", [](bpf::Datapath& maps) { return maps.ports.repair(); }},
+    Part{"VIPs", [](bpf::Datapath& maps) { return maps.vips.repair(); }},
+    Part{"residents", [](bpf::Datapath& maps) { return maps.residents.repair(); }},
+    Part{"namespaces", [](bpf::Datapath& maps) { return maps.netns.repair(); }},
+    Part{"CIDRs", [](bpf::Datapath& maps) { return maps.cidrs.repair(); }},
+};
 
 }  // namespace
 
@@ -195,39 +211,8 @@ void Controller::verify() {
     log::error("what the maps should hold was not what it is by the catalog: made anew");
     return apply();
   }
-  const auto repair = [](auto& mirror) { return mirror.repair(); };
-  Result<std::size_t> mended = std::size_t{0};
-  std::string_view part;
-  switch (verified_ % 7) {
-    case 1:
-      part = "addresses";
-      mended = repair(datapath_.addrs);
-      break;
-    case 2:
-      part = "ports";
-      mended = repair(datapath_.ports);
-      break;
-    case 3:
-      part = "VIPs";
-      mended = repair(datapath_.vips);
-      break;
-    case 4:
-      part = "residents";
-      mended = repair(datapath_.residents);
-      break;
-    case 5:
-      part = "namespaces";
-      mended = repair(datapath_.netns);
-      break;
-    case 6:
-      part = "CIDRs";
-      mended = repair(datapath_.cidrs);
-      break;
-    default:
-      part = "services";
-      mended = datapath_.repair_services();
-      break;
-  }
+  const auto& [part, repair] = kParts[verified_ % kParts.size()];
+  const auto mended = repair(datapath_);
   if (!mended) {
     log::error("verify: {}: {}", part, mended.error().what);
     return;

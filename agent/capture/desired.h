@@ -30,8 +30,11 @@ struct NodeState {
   std::vector<Cidr> vip_cidrs;
   std::vector<Cidr> mesh_cidrs;  // none inside a node CIDR
   bool sockmap_available = true;
-  // By instance, as far as checks of this node say; all others are passing.
+  // By instance, as far as checks of this node and what other nodes share say; all others are
+  // passing.
   std::map<std::string, catalog::CheckStatus, std::less<>> health;
+
+  bool operator==(const NodeState&) const = default;
 };
 
 struct DesiredService {

@@ -114,18 +114,7 @@ Result<DesiredState::Changes> DesiredState::update(const NodeState& node,
 
 Result<bool> DesiredState::verify(Labels& labels) {
   if (!catalog_) return true;
-  NodeState node;
-  node.name = former_.name;
-  node.datacenter = former_.datacenter;
-  node.host_cookie = former_.host_cookie;
-  node.sockmap_available = former_.sockmap_available;
-  node.node_cidrs = former_.node_cidrs;
-  node.vip_cidrs = former_.vip_cidrs;
-  node.mesh_cidrs = former_.mesh_cidrs;
-  node.host_addresses = former_.host_addresses;
-  node.workloads = former_.workloads;
-  node.health = former_.health;
-  auto anew = compute(node, *catalog_, labels);
+  auto anew = compute(former_, *catalog_, labels);
   if (!anew) return tl::unexpected(std::move(anew).error());
   if (same(*anew, desired_)) return true;
   reset();
@@ -134,16 +123,7 @@ Result<bool> DesiredState::verify(Labels& labels) {
 
 void DesiredState::remember(const NodeState& node,
                             std::shared_ptr<const catalog::Catalog> catalog) {
-  former_.name = node.name;
-  former_.datacenter = node.datacenter;
-  former_.host_cookie = node.host_cookie;
-  former_.sockmap_available = node.sockmap_available;
-  former_.node_cidrs = node.node_cidrs;
-  former_.vip_cidrs = node.vip_cidrs;
-  former_.mesh_cidrs = node.mesh_cidrs;
-  former_.host_addresses = node.host_addresses;
-  if (former_.workloads != node.workloads) former_.workloads = node.workloads;
-  if (former_.health != node.health) former_.health = node.health;
+  if (!(former_ == node)) former_ = node;
   catalog_ = std::move(catalog);
 }
 

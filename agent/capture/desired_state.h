@@ -45,16 +45,6 @@ class DesiredState {
     catalog::ServicePtr before;  // either may be null
     catalog::ServicePtr now;
   };
-  // The parts of the former state that are still to be compared with.
-  struct Former {
-    std::string name, datacenter;
-    std::uint64_t host_cookie = 0;
-    bool sockmap_available = true;
-    std::vector<Cidr> node_cidrs, vip_cidrs, mesh_cidrs;
-    std::vector<Address> host_addresses;
-    std::vector<workload::Workload> workloads;
-    std::map<std::string, catalog::CheckStatus, std::less<>> health;
-  };
 
   [[nodiscard]] bool comparable(const NodeState& node, const catalog::Catalog& catalog) const;
   static std::vector<ServiceDifference> differences(const catalog::Catalog& before,
@@ -74,7 +64,7 @@ class DesiredState {
 
   Desired desired_;
   std::size_t http_services_ = 0;
-  Former former_;
+  NodeState former_;                                 // what catalog_ was followed with
   std::shared_ptr<const catalog::Catalog> catalog_;  // null: nothing to go on from
   // Service -> those whose resolvers lead to it.
   std::unordered_map<std::string, std::vector<std::string>> led_from_;

@@ -102,14 +102,7 @@ class TakeoverPools : public RelayTest {
     auto successor = Successor::over(std::move(new_end));
     EXPECT_TRUE(successor) << (successor ? "" : successor.error().what);
     EXPECT_EQ((*successor)->offer().generation, 7u);
-    PoolOptions options;
-    options.workers = 2;
-    options.accepting = false;
-    auto next = must_create(options);
-    auto listeners = (*successor)->freeze();
-    EXPECT_TRUE(listeners) << (listeners ? "" : listeners.error().what);
-    for (auto& one : *listeners)
-      EXPECT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+    auto next = pool_for(**successor);
     auto taken = (*successor)->take();
     EXPECT_TRUE(taken) << (taken ? "" : taken.error().what);
     auto ready = (*successor)->ready();
@@ -129,6 +122,20 @@ class TakeoverPools : public RelayTest {
     auto pool = Pool::create(options);
     EXPECT_TRUE(pool);
     return std::move(*pool);
+  }
+
+  // Has the listeners of the one before, and accepts nothing yet.
+  std::unique_ptr<Pool> pool_for(Successor& successor) {
+    PoolOptions options;
+    options.workers = 2;
+    options.accepting = false;
+    auto next = must_create(options);
+    auto listeners = successor.freeze();
+    EXPECT_TRUE(listeners) << (listeners ? "" : listeners.error().what);
+    if (!listeners) return next;
+    for (auto& one : *listeners)
+      EXPECT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+    return next;
   }
 
   std::vector<Traffic> open_all(std::size_t count) {
@@ -215,13 +222,7 @@ TEST_F(TakeoverPools, AResetIsCarriedWheneverItComes) {
   old->begin(std::move(old_end));
   auto successor = Successor::over(std::move(new_end));
   ASSERT_TRUE(successor);
-  PoolOptions options;
-  options.accepting = false;
-  auto next = must_create(options);
-  auto listeners = (*successor)->freeze();
-  ASSERT_TRUE(listeners);
-  for (auto& one : *listeners)
-    ASSERT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+  auto next = pool_for(**successor);
   auto taken = (*successor)->take();
   ASSERT_TRUE(taken);
   // In between: nobody looks at the sockets.
@@ -250,13 +251,7 @@ TEST_F(TakeoverPools, AConnectionThatEndsBeforeThePredecessorLetsGoIsForgotten) 
   old->begin(std::move(old_end));
   auto successor = Successor::over(std::move(new_end));
   ASSERT_TRUE(successor);
-  PoolOptions options;
-  options.accepting = false;
-  auto next = must_create(options);
-  auto listeners = (*successor)->freeze();
-  ASSERT_TRUE(listeners);
-  for (auto& one : *listeners)
-    ASSERT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+  auto next = pool_for(**successor);
   auto taken = (*successor)->take();
   ASSERT_TRUE(taken);
   for (auto& one : *taken) ASSERT_TRUE(next->adopt(std::move(one)));
@@ -282,13 +277,7 @@ TEST_F(TakeoverPools, WhatWaitsInTheQueueIsAcceptedByTheNextOne) {
   old->begin(std::move(old_end));
   auto successor = Successor::over(std::move(new_end));
   ASSERT_TRUE(successor);
-  PoolOptions options;
-  options.accepting = false;
-  auto next = must_create(options);
-  auto listeners = (*successor)->freeze();
-  ASSERT_TRUE(listeners);
-  for (auto& one : *listeners)
-    ASSERT_TRUE(next->listen(std::move(one.socket), one.netns_cookie, dialer_));
+  auto next = pool_for(**successor);
   Pair before = connect_pair();  // the old one still accepts
   auto taken = (*successor)->take();
   ASSERT_TRUE(taken);
