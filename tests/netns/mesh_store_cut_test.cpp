@@ -3,8 +3,7 @@
 // packets are lost on the way. The cable between the nodes is another one, and stays.
 #include <algorithm>
 
-#include "tests/netns/two_nodes.h"
-#include "tests/support/etcd.h"
+#include "tests/netns/store_nodes.h"
 #include "tests/support/must.h"
 
 namespace mesh::test {
@@ -14,7 +13,7 @@ using namespace std::chrono_literals;
 
 constexpr const char* kStore = "10.99.0.1";
 
-class MeshStoreCut : public TwoNodes {
+class MeshStoreCut : public StoreNodes {
  protected:
   void SetUp() override {
     TwoNodes::SetUp();
@@ -33,12 +32,8 @@ class MeshStoreCut : public TwoNodes {
       node_flags[node->name()] = {"--node-address", fmt::format("172.31.0.{}", number)};
       ++number;
     }
-    EtcdSetup setup;
-    setup.netns = &*store_;
-    setup.address = kStore;
-    etcd_.emplace(std::move(setup));
     // Longer than the cuts: what a lost registration does to others is another test.
-    extra_flags = {"--store", etcd_->store(), "--store-lease-ttl", "120"};
+    start_store(*store_, kStore, 120s);
     a_->write_config("services.json", services_json({{"caller", {{client_->addr4, 1}}}}));
     b_->write_config("services.json", services_json({{"web", {{server_->addr4, 8080}}}}));
     start_agent(*a_, agent_a_);
@@ -49,9 +44,7 @@ class MeshStoreCut : public TwoNodes {
     wait_for_service(*agent_b_, "caller");
   }
   void TearDown() override {
-    if (HasFailure() && etcd_) std::fprintf(stderr, "--- log of etcd\n%s\n", etcd_->log(0).c_str());
-    TwoNodes::TearDown();
-    etcd_.reset();
+    StoreNodes::TearDown();
     store_.reset();
   }
 
@@ -113,7 +106,6 @@ class MeshStoreCut : public TwoNodes {
   }
 
   std::optional<Netns> store_;
-  std::optional<EtcdCluster> etcd_;
   int services_ = 0;
 };
 

@@ -2,8 +2,7 @@
 // Two agents that know of each other by etcd alone: each has only its own services in its files.
 #include <signal.h>
 
-#include "tests/netns/two_nodes.h"
-#include "tests/support/etcd.h"
+#include "tests/netns/store_nodes.h"
 #include "tests/support/must.h"
 
 namespace mesh::test {
@@ -11,16 +10,12 @@ namespace {
 
 using namespace std::chrono_literals;
 
-class MeshStore : public TwoNodes {
+class MeshStore : public StoreNodes {
  protected:
   void SetUp() override {
     TwoNodes::SetUp();
     if (!a_) return;
-    EtcdSetup setup;
-    setup.netns = &a_->host().netns();
-    setup.address = "172.31.0.1";
-    etcd_.emplace(std::move(setup));
-    extra_flags = {"--store", etcd_->store(), "--store-lease-ttl", "3"};
+    start_store(3s);
     a_->write_config("services.json", services_json({{"caller", {{client_->addr4, 1}}}}));
     b_->write_config("services.json", services_json({{"web", {{server_->addr4, 8080}}}}));
     start_agent(*a_, agent_a_);
@@ -29,11 +24,6 @@ class MeshStore : public TwoNodes {
     wait_enrolled(*agent_b_, *server_);
     wait_endpoints(*agent_a_, "web", "remote", 1);
     wait_endpoints(*agent_b_, "caller", "remote", 1);
-  }
-  void TearDown() override {
-    if (HasFailure() && etcd_) std::fprintf(stderr, "--- log of etcd\n%s\n", etcd_->log(0).c_str());
-    TwoNodes::TearDown();
-    etcd_.reset();
   }
 
   static std::size_t endpoints(Agent& agent, const std::string& service, const std::string& place) {
@@ -52,8 +42,6 @@ class MeshStore : public TwoNodes {
   nlohmann::json call(const std::string& address, std::uint16_t port) {
     return run_client(*client_, address, port, {"--text", "hello"});
   }
-
-  std::optional<EtcdCluster> etcd_;
 };
 
 TEST_F(MeshStore, NodesFindEachOthersServices) {
