@@ -122,8 +122,8 @@ TEST_F(CloseTest, SenderResetIsNoticedWhileTheReaderIsStuck) {
   Pair pair = connect_pair();
   flood(pair.client);
   reset(pair.client);
-  EXPECT_TRUE(failed_within(pair.server, 1s));
-  EXPECT_TRUE(eventually([&] { return pool_->active() == 0; }, 1s));
+  EXPECT_TRUE(failed_within(pair.server, kPatience));
+  EXPECT_TRUE(eventually([&] { return pool_->active() == 0; }));
 }
 
 TEST_F(CloseTest, ReaderResetIsNoticedWhileTheSenderIsStuck) {
@@ -131,8 +131,8 @@ TEST_F(CloseTest, ReaderResetIsNoticedWhileTheSenderIsStuck) {
   Pair pair = connect_pair();
   flood(pair.server);
   reset(pair.client);
-  EXPECT_TRUE(failed_within(pair.server, 1s));
-  EXPECT_TRUE(eventually([&] { return pool_->active() == 0; }, 1s));
+  EXPECT_TRUE(failed_within(pair.server, kPatience));
+  EXPECT_TRUE(eventually([&] { return pool_->active() == 0; }));
 }
 
 // A server that answers early and closes with the rest of the request unread sends RST. With plain
@@ -158,7 +158,7 @@ TEST_F(CloseTest, WritingToAClosedPeerEndsInReset) {
   pair.server.reset();  // FIN; what comes now is answered by RST
   EXPECT_EQ(read_end(pair.client), 0);
   ASSERT_TRUE(send_all(pair.client, "too late"));
-  EXPECT_TRUE(failed_within(pair.client, 5s));
+  EXPECT_TRUE(failed_within(pair.client, kPatience));
   EXPECT_TRUE(eventually([&] { return pool_->counters().reset.get() == 1; }));
 }
 

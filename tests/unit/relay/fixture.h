@@ -123,6 +123,15 @@ inline int read_end(const UniqueFd& fd) {
   return n == 0 ? 0 : n < 0 ? errno : -1;
 }
 
+// The errno that tells a client of a connection that is accepted and then reset: of the first call
+// that comes after the reset. On a busy machine that is connect(2) itself, which sees the socket
+// once it has woken (__inet_stream_connect), or send(2). 0 or -1 as read_end() if there was none.
+inline int refusal(const UniqueFd& fd, std::uint16_t port, std::string_view text = {}) {
+  if (const int error = connect_to(fd, port); error != 0) return error;
+  if (!send_all(fd, text)) return errno;
+  return read_end(fd);
+}
+
 inline void reset(UniqueFd& fd) {
   const linger now{1, 0};
   ASSERT_EQ(::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);

@@ -271,8 +271,7 @@ TEST_F(MeshLegTest, ARefusalIsToldAndTheLegGoesOn) {
   for (const DialReason reason : {DialReason::Denied, DialReason::NoEndpoint}) {
     server_->refuse = reason;
     UniqueFd client = client_socket();
-    ASSERT_EQ(connect_to(client, entry_), 0);
-    EXPECT_EQ(read_end(client), ECONNRESET);
+    EXPECT_EQ(refusal(client, entry_), ECONNRESET);
     EXPECT_TRUE(eventually([&] { return dial_failures(reason) == 2; }));  // both agents count it
   }
   server_->refuse.reset();
@@ -284,8 +283,7 @@ TEST_F(MeshLegTest, NotOneByteReachesTheServerBeforeItSaidYes) {
   start_mesh();
   server_->refuse = DialReason::Denied;
   UniqueFd client = client_socket();
-  ASSERT_EQ(connect_to(client, entry_), 0);
-  (void)send_all(client, "secret");
+  EXPECT_EQ(refusal(client, entry_, "secret"), ECONNRESET);
   EXPECT_TRUE(eventually([&] { return dial_failures(DialReason::Denied) == 2; }));
   EXPECT_EQ(pool_->counters().bytes_to_server.get(), 0u);
 }
@@ -293,8 +291,7 @@ TEST_F(MeshLegTest, NotOneByteReachesTheServerBeforeItSaidYes) {
 TEST_F(MeshLegTest, ThePeerMustBeWhoTheLegIsFor) {
   start_mesh({}, "somebody-else");
   UniqueFd client = client_socket();
-  ASSERT_EQ(connect_to(client, entry_), 0);
-  EXPECT_EQ(read_end(client), ECONNRESET);
+  EXPECT_EQ(refusal(client, entry_), ECONNRESET);
   EXPECT_TRUE(eventually([&] { return handshakes(Side::Outbound).refused.get() == 1; }));
 }
 
@@ -302,8 +299,7 @@ TEST_F(MeshLegTest, AClientThatIsNotPlacedIsRefused) {
   start_mesh();
   server_->refuse_peer = true;
   UniqueFd client = client_socket();
-  ASSERT_EQ(connect_to(client, entry_), 0);
-  EXPECT_EQ(read_end(client), ECONNRESET);
+  EXPECT_EQ(refusal(client, entry_), ECONNRESET);
   EXPECT_TRUE(eventually([&] { return handshakes(Side::Inbound).refused.get() == 1; }));
 }
 
@@ -311,8 +307,7 @@ TEST_F(MeshLegTest, AWrongSniIsRefusedAndCounted) {
   start_mesh();
   client_->sni = "elsewhere";
   UniqueFd client = client_socket();
-  ASSERT_EQ(connect_to(client, entry_), 0);
-  EXPECT_EQ(read_end(client), ECONNRESET);
+  EXPECT_EQ(refusal(client, entry_), ECONNRESET);
   EXPECT_TRUE(
       eventually([&] { return failures(Side::Inbound, ktls::HandshakeFailure::Sni) == 1; }));
 }
