@@ -132,6 +132,13 @@ void HealthKeys::want(const std::string& service, const std::string& id,
   write(id, own);
 }
 
+// The files may have been read before: without this, what their checks begin as would be written
+// over what an earlier agent said, until the first report.
+void HealthKeys::first_load_done() {
+  if (!std::exchange(first_load_, false)) return;
+  for (const auto& [name, own] : own_) write(name.first, own);
+}
+
 void HealthKeys::unwant(const std::string& service, const std::string& id) {
   const auto at = own_.find({id, service});
   if (at == own_.end()) return;

@@ -50,7 +50,7 @@ class HealthKeys {
   void put(std::string_view node, std::string_view id, const KeyValue& kv);
   void erase(std::string_view node, std::string_view id);
   // The first load is over: what an earlier agent said is known.
-  void first_load_done() { first_load_ = false; }
+  void first_load_done();
   void for_each_key(const std::function<void(std::string key)>& body) const;
 
   // What this node has to say: an instance of it with checks came, is another one, or went.

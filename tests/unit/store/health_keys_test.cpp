@@ -44,7 +44,8 @@ class HealthKeysTest : public ::testing::Test {
 
   void SetUp() override { load({}); }
   // Three nodes, of which this is n1, and an instance of web at each of the others.
-  void load(std::vector<KeyValue> more) {
+  // `files_first`: as when the store is slower to be read than the files of the node.
+  void load(std::vector<KeyValue> more, const std::vector<CheckStatus>& files_first = {}) {
     std::vector<KeyValue> all{kv("nodes/n2", node("n2", "192.0.2.2", "10.0.2.0/24"), 2),
                               kv("nodes/n3", node("n3", "192.0.2.3", "10.0.3.0/24"), 3),
                               kv("catalog/web/n2/web", instance("web", "10.0.2.5"), 4),
@@ -58,6 +59,7 @@ class HealthKeysTest : public ::testing::Test {
     own.address = *Address::parse("192.0.2.1");
     own.cidrs = options().own.cidrs;
     content_->set_own_node(own);
+    if (!files_first.empty()) set_files(files_first);
     content_->load({revision_, std::move(all), false});
     content_->build();
   }
@@ -291,6 +293,19 @@ TEST_F(HealthKeysTest, ARestartGoesOnFromWhatWasSaidBefore) {
   // What comes later under our name was not said by an agent before this one.
   put("health/n1/web/n1/web", kPassing);
   EXPECT_EQ(wanted(), R"({"health":{"status":"critical"}})");
+}
+
+// What is wanted is written as soon as there is a lease, which may be before the checks begin: then
+// others would see what they begin as for a moment.
+TEST_F(HealthKeysTest, ARestartGoesOnAlsoIfTheFilesWereReadBeforeTheStore) {
+  load({kv("catalog/web/n1/web", instance("web", "10.0.1.5"), 1, 99),
+        kv("health/n1/web/n1/web", kPassing, 7, 99)},
+       {CheckStatus::Critical});
+  EXPECT_EQ(wanted(), kPassing);
+  EXPECT_THAT(content_->health()->carried,
+              UnorderedElementsAre(Pair("n1/web", CheckStatus::Passing)));
+  report(CheckStatus::Critical, "refused");
+  EXPECT_EQ(wanted(), kCritical);
 }
 
 }  // namespace
