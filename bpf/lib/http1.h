@@ -13,6 +13,8 @@
  *   MESH_HTTP1_LOAD(ctx, offset, to, len)
  *       copy payload bytes [offset, offset + len), 1 <= len <= 256, to `to`; 0, or an error (ends
  *       sniffing as a gap)
+ *   MESH_HTTP1_RELAX(lock)
+ *       optional: between two tries for the lock that another CPU holds
  *   MESH_HTTP1_BUFFER(ctx)
  *       optional: a struct mesh_http1_head * of this CPU, or 0; with it the common case is cheap
  *
@@ -35,6 +37,15 @@
 #define MESH_HTTP1_SKIM 6
 /* Enough of a line's end for " HTTP/1.1\r" or " chunked \r". */
 #define MESH_HTTP1_TAIL_LEN 16
+
+/* For the lock of a direction: longer than most packets take. */
+#define MESH_HTTP1_TRIES 256
+
+#ifndef MESH_HTTP1_RELAX
+#define MESH_HTTP1_RELAX(lock)                                                                     \
+	do {                                                                                       \
+	} while (0)
+#endif
 
 #define MESH_HTTP1_VOLATILE(x) (*(volatile __typeof__(x) *)&(x))
 
@@ -358,8 +369,41 @@ static __always_inline void mesh_http1_consume(struct mesh_http1 *http, struct m
 }
 
 /*
+ * Is the other CPU done soon? Packets of one direction arrive on two at once where their sender
+ * writes on one and acknowledgements make it send on the other. Nobody that holds the lock can be
+ * interrupted by a packet of the same direction, so it is never this CPU. No call, and so no
+ * registers to save: the stack is full.
+ */
+static __always_inline int mesh_http1_wait_for(struct mesh_http1_dir *d)
+{
+	MESH_HTTP1_ROLLED
+	for (__u32 i = 0; i < MESH_HTTP1_TRIES; i++) {
+		MESH_HTTP1_RELAX(&d->lock);
+		if (!MESH_HTTP1_VOLATILE(d->lock) && !__sync_lock_test_and_set(&d->lock, 1))
+			return 1;
+	}
+	return 0;
+}
+
+/*
+ * Bytes that are missing: 1 if they are inside a body, whose end is known (or the connection's)
+ * without them. Such packets are late rather than lost: TCP delivers nothing behind them before.
+ */
+static __always_inline int mesh_http1_miss(struct mesh_http1_dir *d, __u32 missing)
+{
+	if (d->phase < MESH_HTTP1_BODY)
+		return 0;
+	if (d->phase != MESH_HTTP1_UNTIL_CLOSE) {
+		if (d->remaining <= missing)
+			return 0;
+		d->remaining -= missing;
+	}
+	return 1;
+}
+
+/*
  * A packet of one direction (MESH_HTTP1_REQUEST or _RESPONSE) with `len` bytes of payload from
- * sequence number `seq` on. Bytes seen before are passed over.
+ * sequence number `seq` on. Bytes seen before are passed over, as are those missing in a body.
  */
 static __always_inline void mesh_http1_feed(struct mesh_http1 *http, __u32 direction, __u32 seq,
 					    __u32 len, void *ctx)
@@ -370,13 +414,23 @@ static __always_inline void mesh_http1_feed(struct mesh_http1 *http, __u32 direc
 	if (MESH_HTTP1_VOLATILE(http->status) != MESH_HTTP1_ACTIVE || !len)
 		return;
 	if (__sync_lock_test_and_set(&d->lock, 1)) {
-		mesh_http1_abandon(http, MESH_EVENT_HTTP_BUSY, ctx);
-		return;
+		if (!mesh_http1_wait_for(d)) {
+			mesh_http1_abandon(http, MESH_EVENT_HTTP_BUSY, ctx);
+			return;
+		}
+		if (MESH_HTTP1_VOLATILE(http->status) != MESH_HTTP1_ACTIVE)
+			len = 0; /* the other CPU has ended it */
 	}
 	seen = d->next_seq - seq;
 	if ((__s32)seen < 0) {
-		mesh_http1_abandon(http, MESH_EVENT_HTTP_GAP, ctx);
-	} else if (seen < len) {
+		if (mesh_http1_miss(d, -seen)) {
+			seen = 0;
+		} else {
+			mesh_http1_abandon(http, MESH_EVENT_HTTP_GAP, ctx);
+			seen = len;
+		}
+	}
+	if (seen < len) {
 		d->next_seq = seq + len;
 		d->is_response = direction & 1;
 		mesh_http1_consume(http, d, seen, len, ctx);

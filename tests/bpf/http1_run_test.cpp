@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -301,6 +302,28 @@ TEST_F(Http1Run, EndsWithItsEvent) {
   });
   fold();
   EXPECT_EQ(requests(MESH_METHOD_GET, 101), 1u);
+}
+
+// As packets of a large answer arrive that were sent by two CPUs.
+TEST_F(Http1Run, PacketsOfABodyMayOvertakeEachOther) {
+  load();
+  const std::string head = "HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n";
+  const std::string part(1000, 'b');
+  const auto body = kResponseSeq + static_cast<std::uint32_t>(head.size());
+  for (std::uint32_t order = 0; order < 6; ++order) {
+    start(true);
+    std::array<std::uint32_t, 3> at{0, 1000, 2000};
+    for (std::uint32_t i = 0; i < order; ++i) std::next_permutation(at.begin(), at.end());
+    out(kRequestSeq, "GET / HTTP/1.1\r\n\r\n");
+    in(kResponseSeq, head);
+    for (const auto offset : at) in(body + offset, part);
+    out(kRequestSeq + 18, "GET / HTTP/1.1\r\n\r\n");
+    in(body + 3000, head + part + part + part);
+    EXPECT_EQ(status(), MESH_HTTP1_ACTIVE) << order;
+    fold();
+    EXPECT_EQ(requests(MESH_METHOD_GET, 200), 2 * (order + 1)) << order;
+  }
+  EXPECT_EQ(event(MESH_EVENT_HTTP_GAP), 0u);
 }
 
 TEST_F(Http1Run, AResetIsNotPayload) {

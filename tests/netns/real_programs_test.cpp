@@ -118,7 +118,28 @@ TEST_F(RealPrograms, CurlAndNginxAreCountedExactly) {
     }
   }
   for (const std::string event :
-       {"http_gap", "http_malformed", "http_orphan_response", "series_full"})
+       {"http_gap", "http_busy", "http_malformed", "http_orphan_response", "series_full"})
+    expect_metric("mesh_events_total", {{"event", event}}, 0);
+}
+
+// Several processors send one answer: who writes it, and where acknowledgements arrive. Its packets
+// then overtake each other and come to the client on several at once.
+TEST_F(RealPrograms, LargeAnswersAreCountedExactly) {
+  serve("http", 80, 81);
+  Process nginx = start_nginx();
+  constexpr int kClients = 4;
+  for (const std::string service : {"app", "relayed"}) {
+    std::vector<Process> clients;
+    for (int i = 0; i < kClients; ++i)
+      clients.push_back(client_->spawn({"curl", "-sS", "-o", "/dev/null", "-w", "%{size_download} ",
+                                        "http://" + vip4(service) + "/large?[1-3]"}));
+    for (auto& client : clients) {
+      ASSERT_TRUE(client.wait(kProgramLimit));
+      EXPECT_EQ(client.out(), "5000000 5000000 5000000 ") << client.err();
+    }
+    expect_requests(service, service == "app" ? "local" : "twoleg", "GET", "200", kClients * 3);
+  }
+  for (const std::string event : {"http_gap", "http_busy"})
     expect_metric("mesh_events_total", {{"event", event}}, 0);
 }
 

@@ -42,7 +42,7 @@ enum mesh_http1_line {
 struct mesh_http1_dir {
 	__u64 remaining; /* BODY, CHUNK_DATA: bytes still to skip; HEADERS: the Content-Length */
 	__u32 next_seq;	 /* TCP sequence number of the first byte that was not looked at yet */
-	__u32 lock;	 /* held while a packet is looked at; never waited for */
+	__u32 lock;	 /* held while a packet is looked at; waited for, but not long */
 	__u32 offset; /* scratch while locked: payload bytes that are in the window or were skipped
 		       */
 	__u16 pos;    /* scratch while locked: next byte of the window */

@@ -134,8 +134,8 @@ enum mesh_denial {
 /* mesh_events: per-CPU array of plain event counters. */
 #define MESH_EVENTS(X)                                                                             \
 	X(SERIES_FULL, "series_full") /* a series map was full; the sample went to no series */    \
-	X(HTTP_GAP, "http_gap")	      /* sniffing ended: a sequence gap */                         \
-	X(HTTP_BUSY, "http_busy")     /* sniffing ended: two CPUs in one direction */              \
+	X(HTTP_GAP, "http_gap")	      /* sniffing ended: bytes missing, not in a body */           \
+	X(HTTP_BUSY, "http_busy")     /* sniffing ended: two CPUs in one direction, too long */    \
 	X(HTTP_MALFORMED, "http_malformed") /* sniffing ended: not HTTP/1 */                       \
 	X(HTTP_UPGRADED, "http_upgraded")   /* sniffing ended: 101 or CONNECT */                   \
 	X(HTTP_PIPELINE_FULL,                                                                      \

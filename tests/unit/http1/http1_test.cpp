@@ -150,6 +150,46 @@ TEST(Http1State, AGapEndsIt) {
   }
 }
 
+// Where a body goes on is known without its bytes: packets of a large one that overtake each other
+// cost nothing. What comes late was passed over.
+TEST(Http1State, AGapInsideABodyIsPassedOver) {
+  const std::string length = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n";
+  const std::string chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1e\r\n";
+  const std::string until_close = "HTTP/1.1 200 OK\r\n\r\n";
+  for (const std::string& head : {length, chunk, until_close}) {
+    const std::string message =
+        head + std::string(30, 'b') + (head == chunk ? "\r\n0\r\n\r\n" : "");
+    const auto part = [&](std::size_t from, std::size_t size = std::string::npos) {
+      return std::string_view(message).substr(head.size() + from, size);
+    };
+    Sniffer s;
+    s.send(kReq, kGet);
+    s.packet(kResp, 0, message.substr(0, head.size() + 5));
+    s.packet(kResp, head.size() + 20, part(20, 5));
+    s.packet(kResp, head.size() + 5, part(5, 15));
+    s.packet(kResp, head.size() + 29, part(29));  // behind it nothing but the end
+    s.packet(kResp, head.size() + 25, part(25, 4));
+    EXPECT_THAT(s.events, IsEmpty()) << head;
+    s.finish();
+    EXPECT_THAT(s.reported, ElementsAre(Reported{MESH_METHOD_GET, 200})) << head;
+  }
+}
+
+// The first byte that is seen again must be inside the body: where the next message begins is known
+// only then.
+TEST(Http1State, AGapUpToTheEndOfABodyEndsIt) {
+  const std::string length = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n";
+  const std::string chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1e\r\n";
+  for (const std::string& head : {length, chunk}) {
+    Sniffer s;
+    s.send(kReq, kGet);
+    s.packet(kResp, 0, head + "b");
+    s.packet(kResp, head.size() + 30, head == chunk ? "\r\n0\r\n\r\n" : kOk);
+    EXPECT_THAT(s.events, ElementsAre(MESH_EVENT_HTTP_GAP)) << head;
+    EXPECT_THAT(s.reported, IsEmpty()) << head;
+  }
+}
+
 TEST(Http1State, APacketThatCannotBeReadEndsIt) {
   Sniffer s;
   s.load_fails = true;
@@ -158,7 +198,18 @@ TEST(Http1State, APacketThatCannotBeReadEndsIt) {
   EXPECT_FALSE(s.active());
 }
 
-TEST(Http1State, ASecondCpuInOneDirectionEndsIt) {
+TEST(Http1State, ASecondCpuInOneDirectionIsWaitedFor) {
+  Sniffer s;
+  s.state.dir[MESH_HTTP1_REQUEST].lock = 1;
+  tries_left = 100;
+  s.send(kReq, kGet);
+  s.send(kResp, kOk);
+  EXPECT_THAT(s.events, IsEmpty());
+  EXPECT_THAT(s.reported, ElementsAre(Reported{MESH_METHOD_GET, 200}));
+  EXPECT_EQ(s.state.dir[MESH_HTTP1_REQUEST].lock, 0u);
+}
+
+TEST(Http1State, ASecondCpuThatStaysEndsIt) {
   Sniffer s;
   s.state.dir[MESH_HTTP1_REQUEST].lock = 1;
   s.send(kReq, kGet);

@@ -23,6 +23,9 @@ struct Reported {
   }
 };
 
+// So many tries for the lock of a direction later, "the other CPU" lets go of it; 0: it never does.
+inline unsigned tries_left = 0;
+
 class Sniffer {
  public:
   // The sequence numbers of the first byte of each direction.
