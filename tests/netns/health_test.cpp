@@ -86,9 +86,15 @@ class Health : public MeshTest {
     const auto count = [](Process& echo) { return wait_events(echo, "accept", 0).size(); };
     const auto before_one = count(*echo_one_), before_two = count(*echo_two_);
     for (int i = 0; i < 8; ++i) EXPECT_EQ(run_client(*client_, vip4("web"), 80)["ok"], true);
-    std::this_thread::sleep_for(100ms);
-    if (count(*echo_one_) > before_one) who.insert("one");
-    if (count(*echo_two_) > before_two) who.insert("two");
+    EXPECT_TRUE(eventually(
+        kSettle,
+        [&] {
+          const auto one = count(*echo_one_) - before_one, two = count(*echo_two_) - before_two;
+          if (one > 0) who.insert("one");
+          if (two > 0) who.insert("two");
+          return one + two >= 8;
+        },
+        "the servers tell of eight"));
     return who;
   }
   void answers(const std::set<std::string>& wanted) {

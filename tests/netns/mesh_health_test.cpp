@@ -89,9 +89,18 @@ class MeshHealth : public StoreNodes {
     for (int i = 0; i < 8; ++i)
       if (!run_client(*client_, vip, 80).value("ok", false)) return {"refused"};
     std::set<std::string> who;
-    std::this_thread::sleep_for(100ms);
-    for (std::size_t i = 0; i < all.size(); ++i)
-      if (accepted(*all[i].second) > before[i]) who.insert(all[i].first);
+    EXPECT_TRUE(eventually(
+        kSettle,
+        [&] {
+          std::size_t told = 0;
+          for (std::size_t i = 0; i < all.size(); ++i) {
+            const auto more = accepted(*all[i].second) - before[i];
+            if (more > 0) who.insert(all[i].first);
+            told += more;
+          }
+          return told >= 8;
+        },
+        "the servers tell of eight"));
     return who;
   }
   void expect_answers(const std::set<std::string>& wanted,

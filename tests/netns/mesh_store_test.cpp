@@ -54,11 +54,18 @@ TEST_F(MeshStore, NodesFindEachOthersServices) {
   EXPECT_EQ(seen["reply"], "hello");
   EXPECT_GT(cable.count("tcp port 15008"), 0u);
 
-  const auto status = agent_a_->status_json();
+  nlohmann::json status;
+  EXPECT_TRUE(eventually(  // reported twice a second
+      kSettle,
+      [&] {
+        status = agent_a_->status_json();
+        return status["store"]["registered"] == true &&
+               metric(*agent_a_, "mesh_store_connected") == 1;
+      },
+      "registered"))
+      << status["store"];
   EXPECT_EQ(status["store"]["connected"], true);
-  EXPECT_EQ(status["store"]["registered"], true) << status["store"];
   EXPECT_EQ(status["nodes"].size(), 2u);
-  EXPECT_EQ(metric(*agent_a_, "mesh_store_connected"), 1);
   EXPECT_EQ(metric(*agent_a_, "mesh_store_refused_keys"), 0);
 
   // A file that changes at one node is an endpoint at the other.

