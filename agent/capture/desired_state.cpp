@@ -21,8 +21,9 @@ std::vector<Endpoint> endpoints_of(const catalog::ServicePtr& service) {
 }
 
 bool has_checks(const catalog::ServicePtr& service) {
-  return service && std::any_of(service->instances.begin(), service->instances.end(),
-                                [](const auto& instance) { return !instance.checks.empty(); });
+  return service &&
+         std::any_of(service->instances.begin(), service->instances.end(),
+                     [](const auto& instance) { return !instance.details->checks.empty(); });
 }
 
 using Holders = std::unordered_map<Address, const workload::Workload*>;

@@ -47,7 +47,7 @@ void HealthCapture::add_tasks(const catalog::Instance& instance, const Placement
                               std::vector<health::Task>& tasks) const {
   const auto* holder = placement.holder(instance.address);
   const auto netns = holder == nullptr ? nullptr : directory.find(instance.address);
-  for (const auto& check : instance.checks) {
+  for (const auto& check : instance.details->checks) {
     health::Task task;
     task.instance = instance.id;
     task.check = check;
@@ -75,7 +75,7 @@ void HealthCapture::update(const NodeState& node, const catalog::Catalog& catalo
   std::vector<health::Task> tasks;
   for (const auto& service : catalog.services().pointers())
     for (const auto& instance : service->instances)
-      if (!instance.checks.empty() && is_own(instance.address))
+      if (!instance.details->checks.empty() && is_own(instance.address))
         add_tasks(instance, placement, directory, tasks);
   for (const auto& instance : kept_)
     if (is_own(instance.address)) add_tasks(instance, placement, directory, tasks);

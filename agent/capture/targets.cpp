@@ -45,8 +45,8 @@ bool Targets::belongs(const config::Filter& filter, const catalog::Service& serv
   subject.service = service.name;
   subject.address = instance.address;
   subject.port = instance.port;
-  subject.tags = instance.tags;
-  subject.meta = &instance.meta;
+  subject.tags = instance.details->tags;
+  subject.meta = &instance.details->meta;
   subject.weight_passing = instance.weights.passing;
   subject.weight_warning = instance.weights.warning;
   subject.datacenter = datacenter_;

@@ -18,6 +18,24 @@ bool earlier(const std::pair<Endpoint, const Service*>& a,
 
 }  // namespace
 
+SharedDetails::SharedDetails(InstanceDetails details) {
+  if (details == InstanceDetails{}) return;
+  details.tags.shrink_to_fit();
+  details.checks.shrink_to_fit();
+  details_ = std::make_shared<const InstanceDetails>(std::move(details));
+}
+
+bool SharedDetails::share(const SharedDetails& other) {
+  if (!(*this == other)) return false;
+  details_ = other.details_;
+  return true;
+}
+
+const InstanceDetails& SharedDetails::none() {
+  static const InstanceDetails kNone;
+  return kNone;
+}
+
 const Service* ServiceList::find(std::string_view name) const {
   auto it = std::lower_bound(
       services_.begin(), services_.end(), name,

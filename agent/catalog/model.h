@@ -51,15 +51,41 @@ struct TaggedAddress {
   bool operator==(const TaggedAddress&) const = default;
 };
 
+// What an instance mostly lacks, or has in common with the others of its service.
+struct InstanceDetails {
+  std::vector<std::string> tags = {};
+  std::map<std::string, std::string> meta = {};                // as written, mesh-* keys included
+  std::map<std::string, TaggedAddress> tagged_addresses = {};  // "lan", "wan", ...
+  std::vector<HealthCheck> checks = {};
+  bool operator==(const InstanceDetails&) const = default;
+};
+
+// Details that copies share: of 100,000 instances, in a store's records, the catalog and its former
+// snapshots. None at all take no memory of their own.
+class SharedDetails {
+ public:
+  SharedDetails() = default;
+  SharedDetails(InstanceDetails details);  // NOLINT(google-explicit-constructor): is its value
+
+  const InstanceDetails& operator*() const { return details_ ? *details_ : none(); }
+  const InstanceDetails* operator->() const { return &**this; }
+  // Shares what the other has if it is the same. Whether it is.
+  bool share(const SharedDetails& other);
+  bool operator==(const SharedDetails& other) const {
+    return details_ == other.details_ || **this == *other;
+  }
+
+ private:
+  static const InstanceDetails& none();
+  std::shared_ptr<const InstanceDetails> details_;  // null: none
+};
+
 struct Instance {
   std::string id;  // unique in the catalog
   Address address;
   std::uint16_t port = 0;  // host byte order, never 0
-  std::vector<std::string> tags;
-  std::map<std::string, std::string> meta;  // as written, mesh-* keys included
   Weights weights = {};
-  std::map<std::string, TaggedAddress> tagged_addresses = {};  // "lan", "wan", ...
-  std::vector<HealthCheck> checks = {};
+  SharedDetails details = {};
 
   [[nodiscard]] Endpoint endpoint() const { return {address, port}; }
   bool operator==(const Instance&) const = default;

@@ -100,14 +100,14 @@ void protocol(Fields& f, ServiceDefinition& out) {
   f.wrong("Protocol", "\"tcp\", \"http\", \"http2\" or \"grpc\"");
 }
 
-void tags(Fields& f, ServiceDefinition& out) {
+void tags(Fields& f, InstanceDetails& out) {
   std::vector<syntax::Located<std::string>> tags;
   if (!f.get("Tags", tags)) return;
   if (tags.size() > kMaxTags) return f.wrong("Tags", "an array of at most 64 strings");
   for (std::size_t i = 0; i < tags.size(); ++i) {
     auto& [text, at] = tags[i];
     if (is_text(text, kMaxTagBytes))
-      out.instance.tags.push_back(std::move(text));
+      out.tags.push_back(std::move(text));
     else
       f.decoder().error(at, fmt::format("{}[{}]", f.path("Tags"), i),
                         fmt::format("expected a string of 1 to 255 bytes without control "
@@ -119,16 +119,17 @@ void tags(Fields& f, ServiceDefinition& out) {
 // The switches of the mesh, in meta.
 class Switches {
  public:
-  Switches(Fields& fields, ServiceDefinition& out) : fields_(fields), out_(out) {}
+  Switches(Fields& fields, ServiceDefinition& out, std::map<std::string, std::string>& meta)
+      : fields_(fields), out_(out), meta_(meta) {}
 
   void read() {
-    read_meta(fields_, out_.instance.meta,
+    read_meta(fields_, meta_,
               [&](const syntax::Member& member, const syntax::Path& path, const std::string& text) {
                 one(member, path, text);
               });
     std::string text;
     if (!fields_.get("Path", text)) return;
-    if (out_.instance.meta.contains(std::string(kPathKey)))
+    if (meta_.contains(std::string(kPathKey)))
       fields_.decoder().error(fields_.at("Path"), fields_.path("Path"),
                               fmt::format("given twice: as '{}' and as '{}' in meta",
                                           fields_.written("Path"), kPathKey));
@@ -176,20 +177,19 @@ class Switches {
 
   Fields& fields_;
   ServiceDefinition& out_;
+  std::map<std::string, std::string>& meta_;
 };
 
-void checks(Fields& f, ServiceDefinition& out) {
+void checks(Fields& f, const ServiceDefinition& service, std::vector<HealthCheck>& out) {
   std::vector<HealthCheck> more;
-  f.get("Check", out.instance.checks);
+  f.get("Check", out);
   f.get("Checks", more);
-  if (out.instance.checks.size() + more.size() > kMaxChecks)
-    return f.error("Checks", "expected at most 64 checks");
-  std::move(more.begin(), more.end(), std::back_inserter(out.instance.checks));
-  name_checks(f, out.instance.id, out.name, out.instance.checks);
+  if (out.size() + more.size() > kMaxChecks) return f.error("Checks", "expected at most 64 checks");
+  std::move(more.begin(), more.end(), std::back_inserter(out));
+  name_checks(f, service.instance.id, service.name, out);
 }
 
-void addresses(Fields& f, ServiceDefinition& out) {
-  auto& tagged = out.instance.tagged_addresses;
+void addresses(Fields& f, std::map<std::string, TaggedAddress>& tagged) {
   f.get("TaggedAddresses", tagged);
   if (tagged.size() > kMaxTaggedAddresses)
     f.error("TaggedAddresses", "expected at most 64 addresses");
@@ -264,11 +264,13 @@ void decode_fields(Fields& f, ServiceDefinition& out) {
   address(f, out);
   port(f, out);
   protocol(f, out);
-  tags(f, out);
-  Switches(f, out).read();
+  InstanceDetails details;
+  tags(f, details);
+  Switches(f, out, details.meta).read();
   f.get("Weights", out.instance.weights);
-  addresses(f, out);
-  checks(f, out);
+  addresses(f, details.tagged_addresses);
+  checks(f, out, details.checks);
+  out.instance.details = std::move(details);
   only_default_tenancy(f);
   without_effect(f);
 }

@@ -211,7 +211,7 @@ Reply Zone::endpoints(const Labels& name, std::uint16_t type, std::uint32_t turn
   bool tag_known = tag.empty();
   for (const auto& instance : found->instances) {
     const bool tagged =
-        tag.empty() || std::any_of(instance.tags.begin(), instance.tags.end(),
+        tag.empty() || std::any_of(instance.details->tags.begin(), instance.details->tags.end(),
                                    [&tag = tag](const std::string& t) { return lower(t) == tag; });
     tag_known = tag_known || tagged;
     if (tagged && usable_(*found, instance)) all.push_back(&instance);

@@ -3,6 +3,7 @@
 #include "agent/store/content.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "agent/catalog/definition_reader.h"
@@ -249,11 +250,22 @@ Result<Content::DefinitionPtr> Content::read_instance(const KeyName& name,
   if (id_given && definition.instance.id != name.id)
     return fail("the id is \"{}\", the key says \"{}\"", key_text(definition.instance.id),
                 key_text(name.id));
-  definition.instance.id.clear();
-  definition.instance.id.shrink_to_fit();
-  definition.instance.tags.shrink_to_fit();
+  share_details(name, definition.instance.details);
   return std::make_unique<const Definition>(
-      Definition{definition.protocol, definition.flags, std::move(definition.instance)});
+      definition_of(definition.protocol, definition.flags, definition.instance));
+}
+
+// Instances of a service mostly say the same, and neighbours most likely: one copy for all of them.
+void Content::share_details(const KeyName& name, catalog::SharedDetails& details) const {
+  const auto service = services_.find(name.name);
+  if (service == services_.end()) return;
+  const auto& records = service->second.records;
+  const auto next = records.lower_bound(name.id);
+  const auto share = [&](const Record& record) {
+    return record.stored && details.share(record.stored->details);
+  };
+  if (next != records.begin() && share(std::prev(next)->second)) return;
+  if (next != records.end()) (void)share(next->second);
 }
 
 Content::ServiceState& Content::state_of(std::string_view service) {
@@ -287,29 +299,6 @@ void Content::drop_if_empty(Record& record) {
   --instances_;
   service.records.erase(*record.id);
   // The state goes when it is built without instances: see build_service().
-}
-
-void Content::claim(Record& record) {
-  const auto* definition = record.definition();
-  if (definition == nullptr) return;
-  const auto endpoint = definition->instance.endpoint();
-  auto [begin, end] = claims_.equal_range(endpoint);
-  for (auto it = begin; it != end; ++it) touch(*it->second->service);
-  claims_.emplace(endpoint, &record);
-}
-
-void Content::unclaim(Record& record) {
-  const auto* definition = record.definition();
-  if (definition == nullptr) return;
-  auto [begin, end] = claims_.equal_range(definition->instance.endpoint());
-  auto own = end;
-  for (auto it = begin; it != end; ++it) {
-    if (it->second == &record)
-      own = it;
-    else
-      touch(*it->second->service);
-  }
-  if (own != end) claims_.erase(own);
 }
 
 void Content::change_definition(Record& record, DefinitionPtr& slot, DefinitionPtr definition) {

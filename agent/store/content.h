@@ -137,11 +137,23 @@ class Content {
 
   // There may be 100,000 of them: what the key says already is not in it.
   struct Definition {
+    Address address;
+    std::uint16_t port = 0;
+    catalog::Weights weights;
     catalog::Protocol protocol = catalog::Protocol::Tcp;
     catalog::ServiceFlags flags;
-    catalog::Instance instance;  // without its id
+    catalog::SharedDetails details;
+
+    [[nodiscard]] Endpoint endpoint() const { return {address, port}; }
+    [[nodiscard]] catalog::Instance instance(std::string id) const {
+      return {std::move(id), address, port, weights, details};
+    }
     bool operator==(const Definition&) const = default;
   };
+  static Definition definition_of(catalog::Protocol protocol, catalog::ServiceFlags flags,
+                                  const catalog::Instance& instance) {
+    return {instance.address, instance.port, instance.weights, protocol, flags, instance.details};
+  }
   using DefinitionPtr = std::unique_ptr<const Definition>;
 
   struct ServiceState;
@@ -192,6 +204,7 @@ class Content {
   void note(const std::string& key, std::string reason);
   bool known(const std::string& key, const KeyName& name) const;
   Result<DefinitionPtr> read_instance(const KeyName& name, const KeyValue& kv) const;
+  void share_details(const KeyName& name, catalog::SharedDetails& details) const;
   void put_instance(const KeyName& name, const KeyValue& kv);
   void put_node(const KeyName& name, const KeyValue& kv);
   void put_vip(const KeyName& name, const KeyValue& kv);

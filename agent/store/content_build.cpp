@@ -29,6 +29,29 @@ std::string without_place(std::string text) {
 
 }  // namespace
 
+void Content::claim(Record& record) {
+  const auto* definition = record.definition();
+  if (definition == nullptr) return;
+  const auto endpoint = definition->endpoint();
+  auto [begin, end] = claims_.equal_range(endpoint);
+  for (auto it = begin; it != end; ++it) touch(*it->second->service);
+  claims_.emplace(endpoint, &record);
+}
+
+void Content::unclaim(Record& record) {
+  const auto* definition = record.definition();
+  if (definition == nullptr) return;
+  auto [begin, end] = claims_.equal_range(definition->endpoint());
+  auto own = end;
+  for (auto it = begin; it != end; ++it) {
+    if (it->second == &record)
+      own = it;
+    else
+      touch(*it->second->service);
+  }
+  if (own != end) claims_.erase(own);
+}
+
 Revision Content::first_of(const ServiceState& service) {
   Revision first = kLast;
   for (const auto& [id, record] : service.records) first = std::min(first, record.created);
@@ -74,7 +97,7 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
       record.refuse(fmt::format("the name differs only in case from service \"{}\"", *twin));
       continue;
     }
-    const auto endpoint = record.definition()->instance.endpoint();
+    const auto endpoint = record.definition()->endpoint();
     const Record* winner = &record;
     const auto rank = [](const Record& r) { return std::tie(r.created, *r.service->name, *r.id); };
     auto [begin, end] = claims_.equal_range(endpoint);
@@ -96,14 +119,14 @@ catalog::ServicePtr Content::build_service(ServiceState& service) {
   const auto group = [](const std::vector<Record*>& records, syntax::ErrorList& errors) {
     catalog::Definitions definitions;
     definitions.files.emplace_back(kNoFile);
+    definitions.services.reserve(records.size());
     for (const auto* record : records) {
       const Definition& from = *record->definition();
       auto& definition = definitions.services.emplace_back();
       definition.name = *record->service->name;
       definition.protocol = from.protocol;
       definition.flags = from.flags;
-      definition.instance = from.instance;
-      definition.instance.id = *record->id;
+      definition.instance = from.instance(*record->id);
     }
     return catalog::group_services(std::move(definitions), errors);
   };
@@ -225,11 +248,11 @@ std::shared_ptr<const SharedHealth> Content::health() {
 void Content::want_health(Record& record) {
   const auto* definition = record.definition();
   const bool wanted =
-      definition != nullptr && !definition->instance.checks.empty() &&
+      definition != nullptr && !definition->details->checks.empty() &&
       std::any_of(options_.own.cidrs.begin(), options_.own.cidrs.end(),
-                  [&](const Cidr& cidr) { return cidr.contains(definition->instance.address); });
+                  [&](const Cidr& cidr) { return cidr.contains(definition->address); });
   if (wanted)
-    health_.want(*record.service->name, *record.id, definition->instance);
+    health_.want(*record.service->name, *record.id, definition->instance(*record.id));
   else if (record.tells_health)
     health_.unwant(*record.service->name, *record.id);
   record.tells_health = wanted;

@@ -127,7 +127,7 @@ void Content::apply_entries(catalog::Service& service) const {
   const auto mode = catalog::mutual_tls_of(*entries_, service.name);
   // An instance that says something itself is asked first, as in files.
   const auto says = [](const catalog::Instance& instance) {
-    return instance.meta.find("mesh-inbound") != instance.meta.end();
+    return instance.details->meta.contains("mesh-inbound");
   };
   if (mode == config::MutualTlsMode::Permissive &&
       std::none_of(service.instances.begin(), service.instances.end(), says))

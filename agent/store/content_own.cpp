@@ -39,12 +39,10 @@ void Content::set_local(const catalog::Catalog& catalog) {
       const std::string id = fmt::format("{}/{}", options_.own.name, instance.id);
       wanted.emplace(instance_key(name, id), instance_value(service, instance));
       present.emplace(name, id);
-      Definition definition{service.protocol, service.flags, instance};
-      definition.instance.id.clear();
+      const auto definition = definition_of(service.protocol, service.flags, instance);
       Record& record = record_of(name, id);
       if (record.local && *record.local == definition) continue;
-      change_definition(record, record.local,
-                        std::make_unique<const Definition>(std::move(definition)));
+      change_definition(record, record.local, std::make_unique<const Definition>(definition));
     }
   }
   std::vector<Record*> lost;

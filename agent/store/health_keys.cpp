@@ -63,7 +63,7 @@ std::string health_value(CheckStatus status, std::string_view output) {
 
 CheckStatus initial_of(const catalog::Instance& instance) {
   auto worst = CheckStatus::Passing;
-  for (const auto& check : instance.checks) worst = std::max(worst, check.initial);
+  for (const auto& check : instance.details->checks) worst = std::max(worst, check.initial);
   return worst;
 }
 

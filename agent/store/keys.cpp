@@ -78,19 +78,20 @@ std::string config_key(std::string_view kind_and_name) {
 }
 
 std::string instance_value(const catalog::Service& service, const catalog::Instance& instance) {
+  const catalog::InstanceDetails& details = *instance.details;
   nlohmann::json meta = nlohmann::json::object();
-  for (const auto& [key, value] : instance.meta) meta[key] = value;
+  for (const auto& [key, value] : details.meta) meta[key] = value;
   // The file may have said it by a key of its own.
   if (service.flags.twoleg) meta["mesh-path"] = "twoleg";
   nlohmann::json definition{{"name", service.name},
                             {"address", instance.address.to_string()},
                             {"port", instance.port},
                             {"protocol", catalog::to_string(service.protocol)}};
-  if (!instance.tags.empty()) definition["tags"] = instance.tags;
+  if (!details.tags.empty()) definition["tags"] = details.tags;
   if (!(instance.weights == catalog::Weights{}))
     definition["weights"] = {{"passing", instance.weights.passing},
                              {"warning", instance.weights.warning}};
-  for (const auto& [tag, address] : instance.tagged_addresses) {
+  for (const auto& [tag, address] : details.tagged_addresses) {
     auto& tagged = definition["tagged_addresses"][tag];
     tagged["address"] = address.address;
     if (address.port != 0) tagged["port"] = address.port;

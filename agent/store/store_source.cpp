@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/store/store_source.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
@@ -18,6 +20,11 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMaxRefusals = 50;
 constexpr std::chrono::milliseconds kReportPace{500};
+// After so many changed keys the kernel gets back what reading them has left unused, when it is
+// quiet or at the latest after a while.
+constexpr std::size_t kTrimAfter = 2'000;
+constexpr std::chrono::seconds kQuiet{1};
+constexpr std::chrono::seconds kTrimPace{30};
 // Checks that flap are written this often at most, all that changed in between together.
 constexpr std::chrono::milliseconds kHealthPace{250};
 
@@ -121,10 +128,12 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
   void run() {
     Engine::Handlers handlers;
     handlers.on_snapshot = [this](Snapshot snapshot) {
+      read_ += snapshot.entries.size();
       content_.load(std::move(snapshot));
       changed();
     };
     handlers.on_batch = [this](Batch batch) {
+      read_ += batch.changes.size();
       content_.apply(std::move(batch));
       changed();
     };
@@ -162,6 +171,7 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
   // Builds soon: at once after a pause, with others when they come in a row.
   void changed() {
     content_counted_ = false;
+    last_change_ = Clock::now();
     if (build_pending_ || stopped_) return;
     build_pending_ = true;
     build_timer_.expires_at(std::max(Clock::now(), last_build_ + options_.pace));
@@ -234,9 +244,22 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
       report_.registration_problem = std::move(problem);
       report_.foreign_local = content_.foreign_local();
     }
+    trim();
     report_timer_.expires_after(kReportPace);
     report_timer_.async_wait([this](const boost::system::error_code& code) {
       if (!code && !stopped_) update_report();
+    });
+  }
+
+  // Some 100,000 values and all that was made of them came and went, here and on the control
+  // thread; what stays lies between their remains. Not before that thread is done with them.
+  void trim() {
+    const auto now = Clock::now();
+    if (read_ < kTrimAfter || (now - last_change_ < kQuiet && now - last_trim_ < kTrimPace)) return;
+    read_ = 0;
+    last_trim_ = now;
+    net::post(control_, [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) net::post(self->io_, [] { (void)::malloc_trim(0); });
     });
   }
 
@@ -258,6 +281,9 @@ class StoreSource::Impl : public std::enable_shared_from_this<Impl> {
   bool address_known_ = false;
   Clock::time_point last_build_{};
   Clock::time_point last_health_{};
+  std::size_t read_ = 0;  // keys, since the last trim()
+  Clock::time_point last_change_{};
+  Clock::time_point last_trim_ = Clock::now();
   std::map<std::string, InstanceReport, std::less<>> reports_;  // not passed on yet
   std::shared_ptr<const catalog::Catalog> built_;
   std::shared_ptr<const SharedHealth> built_health_;

@@ -33,8 +33,8 @@ std::shared_ptr<const dns::Zone> zone() {
     web.instances.push_back({"i" + std::to_string(i),
                              Address::from_v4(0x0a000000u + i),
                              static_cast<std::uint16_t>(1 + i),
-                             {"t"},
-                             {}});
+                             {},
+                             catalog::InstanceDetails{.tags = {"t"}}});
   services.emplace("a", web);
   return std::make_shared<const dns::Zone>(
       dns::ZoneOptions{"c", "d"}, std::make_shared<const catalog::Catalog>(std::move(services)),

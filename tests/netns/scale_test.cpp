@@ -29,7 +29,11 @@ using Clock = std::chrono::steady_clock;
 
 constexpr const char* kStoreAddress = "172.31.9.1";
 constexpr unsigned kInstances = 10;  // of a service
-constexpr auto kQuiet = 2500ms;      // before memory is looked at
+constexpr auto kQuiet = 2500ms;      // memory that is given back until then is not held
+// An endpoint may take this much of an agent's memory. What the first catalog takes whatever its
+// size (pages of code, heaps of threads) is more than that only where there are few endpoints.
+constexpr double kMostBytes = 1024;
+constexpr double kOnce = 8 << 20;
 
 bool long_form() { return std::getenv("MESH_LONG") != nullptr; }
 constexpr unsigned kNodes = 3;  // each has a service of its own, too
@@ -45,9 +49,13 @@ std::string address_of(unsigned service, unsigned instance) {
 std::string instance_key(unsigned service, unsigned instance) {
   return fmt::format("mesh-agent/catalog/{}/i-{:03}", name_of(service), instance);
 }
+// Every other service has tags and meta.
 std::string instance_value(unsigned service, const std::string& address, unsigned port) {
-  return fmt::format(R"({{"service":{{"name":"{}","address":"{}","port":{}}}}})", name_of(service),
-                     address, port);
+  const std::string more =
+      service % 2 == 0 ? std::string()
+                       : fmt::format(R"(,"tags":["blue"],"meta":{{"version":"{}"}})", service % 7);
+  return fmt::format(R"({{"service":{{"name":"{}","address":"{}","port":{}{}}}}})",
+                     name_of(service), address, port, more);
 }
 
 // What the connect hooks of one agent look up, by the maps' pins.
@@ -132,6 +140,18 @@ std::size_t resident_bytes(const Agent& agent) {
   for (std::string line; std::getline(status, line);)
     if (line.starts_with("VmRSS:")) return std::stoul(line.substr(6)) * 1024;
   throw SetupFailed("no VmRSS");
+}
+
+// When it has come to rest.
+std::size_t resting_bytes(const Agent& agent) {
+  const auto end = Clock::now() + 10 * kQuiet;
+  std::size_t before = 0, now = resident_bytes(agent);
+  do {
+    before = now;
+    std::this_thread::sleep_for(kQuiet);
+    now = resident_bytes(agent);
+  } while (now + before / 100 < before && Clock::now() < end);
+  return now;
 }
 
 double cpu_seconds(const Agent& agent) {
@@ -252,11 +272,16 @@ TEST_F(Scale, IsQuickAndSmallAtItsLimits) {
     ASSERT_TRUE(eventually(
         60s, [&] { return views_[i].endpoints() >= endpoints; }, "all endpoints"))
         << views_[i].endpoints();
-  std::this_thread::sleep_for(kQuiet);
-  double grown = 0;
-  for (std::size_t i = 0; i < agents_.size(); ++i)
-    grown = std::max(grown, static_cast<double>(resident_bytes(*agents_[i]) - empty[i]) /
-                                static_cast<double>(endpoints));
+  // Of the agent that has most.
+  const auto each_endpoint = [&] {
+    double most = 0;
+    for (std::size_t i = 0; i < agents_.size(); ++i)
+      most = std::max(
+          most, (static_cast<double>(resting_bytes(*agents_[i])) - static_cast<double>(empty[i])) /
+                    static_cast<double>(endpoints));
+    return most;
+  };
+  const double filled_bytes = each_endpoint();
 
   // One endpoint at a time moves to another address.
   std::vector<double> times;
@@ -296,6 +321,8 @@ TEST_F(Scale, IsQuickAndSmallAtItsLimits) {
   for (auto& agent : agents_)
     EXPECT_EQ(agent->metrics().value("mesh_degraded", {{"feature", "datapath"}}), 0);
 
+  const double burst_bytes = each_endpoint();
+
   // A restart: while one agent is away something changes, and it is ready when its hooks have that.
   agents_[0]->stop();
   etcd_->put(instance_key(1, 2), instance_value(1, address_of(1, 2), 82));
@@ -304,9 +331,8 @@ TEST_F(Scale, IsQuickAndSmallAtItsLimits) {
   const double ready_seconds = millis(Clock::now() - begun) / 1000;
   EXPECT_TRUE(views_[0].has(vip_of(1), address_of(1, 2), 82)) << "ready means that the maps are";
   const double restart_cpu = cpu_seconds(*agents_[0]);
-  std::this_thread::sleep_for(kQuiet);
-  const double restarted =
-      (static_cast<double>(resident_bytes(*agents_[0])) - static_cast<double>(empty[0])) /
+  const double restarted_bytes =
+      (static_cast<double>(resting_bytes(*agents_[0])) - static_cast<double>(empty[0])) /
       static_cast<double>(endpoints);
 
   std::printf(
@@ -314,19 +340,18 @@ TEST_F(Scale, IsQuickAndSmallAtItsLimits) {
       "%.1f ms, p99 %.1f ms, most %.1f ms, %.1f ms of an agent's CPU; a burst of %u changes in "
       "%.1f "
       "s, its last after %.0f ms; restarted and ready in %.2f s (%.2f s of CPU); resident bytes an "
-      "endpoint: %.0f, restarted %.0f, of the kernel's for maps %.0f\n",
+      "endpoint: filled %.0f, after the burst %.0f, restarted %.0f, of the kernel's for maps "
+      "%.0f\n",
       services(), endpoints, fill_seconds, percentile(times, 0.5), percentile(times, 0.99),
       percentile(times, 1), cpu_each, services(), storm_seconds, percentile(after_storm, 1),
-      ready_seconds, restart_cpu, grown, restarted,
+      ready_seconds, restart_cpu, filled_bytes, burst_bytes, restarted_bytes,
       static_cast<double>(views_[0].kernel_bytes()) / static_cast<double>(endpoints));
   // A machine that runs other tests may be slow; the figures above are what counts.
   EXPECT_LT(percentile(times, 0.99), 2'000);
   EXPECT_LT(ready_seconds, 30);
-  // In the short form most of it is not the endpoints'. 1 KiB is the goal, and not reached.
-  if (long_form()) {
-    EXPECT_LT(grown, 1536);
-    EXPECT_LT(restarted, 1536);
-  }
+  const double most =
+      long_form() ? kMostBytes : kMostBytes + kOnce / static_cast<double>(endpoints);
+  for (const double bytes : {filled_bytes, burst_bytes, restarted_bytes}) EXPECT_LT(bytes, most);
 }
 
 }  // namespace

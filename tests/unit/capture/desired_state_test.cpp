@@ -117,7 +117,9 @@ class World {
         continue;
       catalog::Instance instance{fmt::format("i{}", next_instance_++), at.address, at.port, {}, {}};
       if (below(3) == 0) instance.weights = {static_cast<std::uint16_t>(1 + below(4)), 1};
-      if (below(3) == 0) instance.meta["version"] = below(2) == 0 ? "1" : "2";
+      if (below(3) == 0)
+        instance.details =
+            catalog::InstanceDetails{.meta = {{"version", below(2) == 0 ? "1" : "2"}}};
       service.instances.push_back(std::move(instance));
     }
     services_[name] = std::make_shared<const catalog::Service>(std::move(service));

@@ -349,7 +349,7 @@ TEST_F(DesiredTest, InstancesOutsideTheSubsetKeepTheirPorts) {
   auto& web = service("web");
   instance(web, "10.0.0.1", 80);
   instance(web, "10.0.0.2", 80);
-  web.instances[0].meta = {{"version", "v1"}};
+  web.instances[0].details = catalog::InstanceDetails{.meta = {{"version", "v1"}}};
   auto& resolver = entries_.resolvers["web"];
   resolver.name = "web";
   resolver.default_subset = "v1";

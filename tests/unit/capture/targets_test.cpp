@@ -20,7 +20,8 @@ class TargetsTest : public testing::Test {
                 std::map<std::string, std::string> meta = {}) {
     auto& s = services_[service];
     s.name = service;
-    s.instances.push_back({id, *Address::parse(address), 80, {}, std::move(meta)});
+    s.instances.push_back(
+        {id, *Address::parse(address), 80, {}, catalog::InstanceDetails{.meta = std::move(meta)}});
   }
   config::ServiceResolver& resolver(const std::string& name) {
     auto& r = entries_.resolvers[name];

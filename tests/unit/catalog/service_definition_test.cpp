@@ -43,8 +43,8 @@ TEST(ServiceJson, BothSpellingsMeanTheSame) {
   EXPECT_EQ(b.protocol, Protocol::Http);
   EXPECT_EQ(a.instance.id, "web-1");
   EXPECT_EQ(a.instance.endpoint().to_string(), "10.0.0.7:8080");
-  EXPECT_EQ(a.instance.tags, (std::vector<std::string>{"a", "b"}));
-  EXPECT_EQ(a.instance.meta, (std::map<std::string, std::string>{{"version", "v1"}}));
+  EXPECT_EQ(a.instance.details->tags, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(a.instance.details->meta, (std::map<std::string, std::string>{{"version", "v1"}}));
   EXPECT_EQ(
       only(read(R"({"service":{"Id":"x","name":"w","address":"fd00::1","port":1}})")).instance.id,
       "x");
@@ -57,8 +57,8 @@ TEST(ServiceJson, Defaults) {
   EXPECT_EQ(d.protocol, Protocol::Tcp);
   EXPECT_EQ(d.flags, ServiceFlags{});
   EXPECT_EQ(d.instance.endpoint().to_string(), "[fd00::7]:65535");
-  EXPECT_TRUE(d.instance.tags.empty());
-  EXPECT_TRUE(d.instance.meta.empty());
+  EXPECT_TRUE(d.instance.details->tags.empty());
+  EXPECT_TRUE(d.instance.details->meta.empty());
 }
 
 TEST(ServiceJson, AMappedAddressIsIpv4) {

@@ -129,10 +129,10 @@ TEST(ServiceForms, BlocksListsAndDocumentsAddUp) {
 TEST(ServiceForms, WeakTyping) {
   EXPECT_EQ(instance_with("id = 7").id, "7");
   EXPECT_EQ(instance_with("id = \"\"").id, "web");
-  EXPECT_EQ(instance_with("tags = \"one\"").tags, std::vector<std::string>{"one"});
-  EXPECT_EQ(instance_with("meta { a = 1 b = true c = 1.5 }").meta,
+  EXPECT_EQ(instance_with("tags = \"one\"").details->tags, std::vector<std::string>{"one"});
+  EXPECT_EQ(instance_with("meta { a = 1 b = true c = 1.5 }").details->meta,
             (std::map<std::string, std::string>{{"a", "1"}, {"b", "1"}, {"c", "1.5"}}));
-  EXPECT_EQ(instance_with("meta { a = 1 }\nmeta { b = 2 }").meta.size(), 2U);
+  EXPECT_EQ(instance_with("meta { a = 1 }\nmeta { b = 2 }").details->meta.size(), 2U);
   EXPECT_EQ(error_with("meta { a = 1 }\nmeta { a = 2 }"),
             "f.hcl:6:8: service.meta.a: given twice, first at line 5 column 8");
 }
@@ -153,7 +153,7 @@ TEST(ServiceForms, TaggedAddressesOfSeveralBlocks) {
   auto tagged = instance_with(
                     "tagged_addresses \"lan\" { address = \"10.0.0.7\" port = 1 }\n"
                     "tagged_addresses \"wan\" { Address = \"192.0.2.1\" }")
-                    .tagged_addresses;
+                    .details->tagged_addresses;
   EXPECT_EQ(tagged, (std::map<std::string, TaggedAddress>{{"lan", {"10.0.0.7", 1}},
                                                           {"wan", {"192.0.2.1", 0}}}));
 }
@@ -202,7 +202,7 @@ TEST(ServiceForms, EveryFieldOfAnHttpCheck) {
     status = "passing", success_before_passing = 2, failures_before_warning = 1
     failures_before_critical = 3, deregister_critical_service_after = "90m"
   })")
-                          .checks;
+                          .details->checks;
   HealthCheck wanted;
   wanted.id = "api";
   wanted.name = "the api";
@@ -230,7 +230,7 @@ TEST(ServiceForms, DefaultsOfChecks) {
     check { http = "http://10.0.0.7/" interval = "10s" failures_before_critical = 4 }
     checks = [ { GRPC = "10.0.0.7:50051/svc" GRPCUseTLS = true Interval = "100ms" },
                { TTL = "30s" }, { tcp = "[fd00::1]:80", interval = "1s", CheckID = "t" } ])")
-                          .checks;
+                          .details->checks;
   ASSERT_EQ(checks.size(), 4U);
   EXPECT_EQ(checks[0].id, "service:w1:1");
   EXPECT_EQ(checks[0].name, "Service 'web' check");
@@ -246,7 +246,7 @@ TEST(ServiceForms, DefaultsOfChecks) {
   EXPECT_EQ(checks[2].ttl, seconds(30));
   EXPECT_EQ(checks[3].id, "t");
   EXPECT_EQ(checks[3].target, "[fd00::1]:80");
-  EXPECT_EQ(instance_with("check { ttl = \"5s\" }").checks.at(0).id, "service:web");
+  EXPECT_EQ(instance_with("check { ttl = \"5s\" }").details->checks.at(0).id, "service:web");
 }
 
 TEST(ServiceForms, ChecksThatAreRefused) {

@@ -16,17 +16,19 @@ using ::testing::UnorderedElementsAre;
 
 Address addr(const char* text) { return *Address::parse(text); }
 
+catalog::InstanceDetails tagged(std::vector<std::string> tags) { return {.tags = std::move(tags)}; }
+
 std::shared_ptr<const Catalog> sample() {
   Catalog::Services services;
   catalog::Service web;
   web.name = "Web";
   web.vip4 = addr("240.0.0.7");
   web.vip6 = addr("fd00::f000:7");
-  web.instances = {{"w1", addr("10.0.0.1"), 80, {"Blue", "v1.2"}, {}},
-                   {"w2", addr("10.0.0.2"), 81, {"green"}, {}},
-                   {"w3", addr("fd00::3"), 80, {"blue"}, {}},
-                   {"w4", addr("10.0.0.1"), 90, {"blue"}, {}},
-                   {"sick", addr("10.0.0.9"), 80, {"sick"}, {}}};
+  web.instances = {{"w1", addr("10.0.0.1"), 80, {}, tagged({"Blue", "v1.2"})},
+                   {"w2", addr("10.0.0.2"), 81, {}, tagged({"green"})},
+                   {"w3", addr("fd00::3"), 80, {}, tagged({"blue"})},
+                   {"w4", addr("10.0.0.1"), 90, {}, tagged({"blue"})},
+                   {"sick", addr("10.0.0.9"), 80, {}, tagged({"sick"})}};
   services.emplace("Web", web);
   catalog::Service dotted = web;
   dotted.name = "api.web";

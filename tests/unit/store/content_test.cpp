@@ -280,10 +280,11 @@ TEST_F(ContentTest, OwnServicesGoBeforeTheStoreAndIntoIt) {
   auto& web = services["web"];
   web.name = "web";
   web.flags.twoleg = true;
-  web.instances.push_back({"web", *Address::parse("10.0.1.5"), 80, {"t"}, {{"k", "v"}}});
-  web.instances[0].weights = {10, 3};
-  web.instances[0].tagged_addresses["wan"] = {"192.0.2.7", 81};
-  web.instances[0].tagged_addresses["lan"] = {"10.0.1.5"};
+  web.instances.push_back({"web", *Address::parse("10.0.1.5"), 80, {10, 3}, {}});
+  web.instances[0].details = catalog::InstanceDetails{
+      .tags = {"t"},
+      .meta = {{"k", "v"}},
+      .tagged_addresses = {{"wan", {"192.0.2.7", 81}}, {"lan", {"10.0.1.5"}}}};
   web.instances.push_back({"far", *Address::parse("10.0.9.5"), 80, {}, {}});
   content_.set_local(Catalog(services));
   EXPECT_EQ(content_.foreign_local(), 1u);
@@ -302,10 +303,11 @@ TEST_F(ContentTest, OwnServicesGoBeforeTheStoreAndIntoIt) {
   const auto there = other.build();
   ASSERT_NE(there->find("web"), nullptr);
   EXPECT_TRUE(there->find("web")->flags.twoleg);
-  EXPECT_EQ(there->find("web")->instances[0].tags, Strings{"t"});
-  EXPECT_EQ(there->find("web")->instances[0].meta.at("k"), "v");
+  EXPECT_EQ(there->find("web")->instances[0].details->tags, Strings{"t"});
+  EXPECT_EQ(there->find("web")->instances[0].details->meta.at("k"), "v");
   EXPECT_EQ(there->find("web")->instances[0].weights, (catalog::Weights{10, 3}));
-  EXPECT_EQ(there->find("web")->instances[0].tagged_addresses, web.instances[0].tagged_addresses);
+  EXPECT_EQ(there->find("web")->instances[0].details->tagged_addresses,
+            web.instances[0].details->tagged_addresses);
 
   // Somebody's value under our key is not what we do.
   put("catalog/web/n1/web", instance("web", "10.0.1.77"));

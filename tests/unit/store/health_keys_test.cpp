@@ -88,10 +88,9 @@ class HealthKeysTest : public ::testing::Test {
       auto& web = services["web"];
       web.name = "web";
       web.instances.push_back({"web", *Address::parse("10.0.1.5"), 80, {}, {}});
-      for (const auto one : initial) {
-        web.instances[0].checks.emplace_back();
-        web.instances[0].checks.back().initial = one;
-      }
+      catalog::InstanceDetails details;
+      for (const auto one : initial) details.checks.emplace_back().initial = one;
+      web.instances[0].details = std::move(details);
     }
     content_->set_local(catalog::Catalog(std::move(services)));
   }
