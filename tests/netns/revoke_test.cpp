@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A change of intentions ends what is open: on every path, idle or not, both ends.
+// A change of intentions ends what is open: on every path, idle or not, both ends. And connections
+// that really are accelerated, which is only so in the guests, begin only if `intention check` says
+// so (intentions_test.cpp has the whole matrix, natively).
 #include "tests/netns/intentions.h"
 
 #include <chrono>
@@ -58,6 +60,10 @@ class Revoke : public MeshTest {
     EXPECT_EQ(agent().metrics().value("mesh_degraded", {{"feature", "revocation"}}), 0);
   }
   std::vector<std::string> names() const { return {"local", "twoleg", "sockmap"}; }
+  // What went past TCP.
+  double redirected() {
+    return agent().metrics().value("mesh_events_total", {{"event", "sockmap_redirected_bytes"}});
+  }
   double revoked(const std::string& path) {
     return agent().metrics().value("mesh_revoked_connections_total",
                                    {{"path", path}, {"reason", "policy"}});
@@ -138,6 +144,43 @@ TEST_F(Revoke, IdleConnectionsOfEveryPathEndWithinASecond) {
   for (const auto& way : ways())
     EXPECT_EQ(run_client(*web_, vip4(way.service), way.port)["errno"], "ECONNREFUSED");
 }
+
+class RevokeDefault : public Revoke, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(RevokeDefault, AcceleratedConnectionsAreWhatCheckSays) {
+  start(GetParam());
+  const std::vector<std::vector<TestIntention>> scenarios{
+      {},
+      {{"sockmap", "web", "deny"}, {"sockmap", "*", "allow"}},
+      {{"*", "web", "allow"}, {"*", "*", "deny"}},
+      {{"sockmap", "web", "", {{"allow", "/"}}}}};
+  std::map<bool, unsigned> seen;
+  for (std::size_t i = 0; i < scenarios.size(); ++i) {
+    SCOPED_TRACE(fmt::format("scenario {}", i));
+    write_intentions(node(), scenarios[i]);
+    wait_intentions(agent(), scenarios[i], {"sockmap"});
+    for (const auto& [name, pod] : {std::pair{"web", web_}, std::pair{"other", other_}}) {
+      const bool allowed = check_allows(agent(), name, "sockmap");
+      ++seen[allowed];
+      const double before = redirected();
+      const auto client = run_client(*pod, vip4("sockmap"), 8082);
+      EXPECT_EQ(client.value("ok", false), allowed) << name << " " << client;
+      if (!allowed) {
+        EXPECT_EQ(client["errno"], "ECONNREFUSED") << client;
+      }
+      if (accelerated_ && allowed) {
+        EXPECT_GT(redirected(), before) << name << " did not go past TCP";
+      } else {
+        EXPECT_EQ(redirected(), before) << name;
+      }
+    }
+  }
+  EXPECT_GT(seen[true], 0u);
+  EXPECT_GT(seen[false], 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Defaults, RevokeDefault, ::testing::Values("allow", "deny"),
+                         [](const auto& one) { return std::string(one.param); });
 
 TEST_F(Revoke, BusyAndBoundConnectionsEndToo) {
   start();
