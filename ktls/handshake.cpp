@@ -8,7 +8,6 @@
 
 #include "ktls/handshake_impl.h"
 #include "ktls/kernel_stream.h"
-#include "ktls/provider.h"
 #include "ktls/user_stream.h"
 
 namespace mesh::ktls {
@@ -26,6 +25,13 @@ std::string queue_text() {
   if (code == 0) return "no reason given by OpenSSL";
   const char* text = ERR_reason_error_string(code);
   return text != nullptr ? text : fmt::format("OpenSSL error {:#x}", code);
+}
+
+// OpenSSL has derived them for records of its own; otherwise it is done here.
+Result<TrafficKeys> keys_of(Cipher cipher, const DerivedTraffic& traffic) {
+  if (traffic.keys.key.size() == traits_of(cipher).key_bytes && traffic.keys.iv.size() == kIvBytes)
+    return traffic.keys;
+  return traffic_keys(cipher, traffic.secret.bytes());
 }
 
 }  // namespace
@@ -118,7 +124,7 @@ Handshake::Step HandshakeImpl::step() {
     }
   }
   ERR_clear_error();
-  const KdfScope secrets(client_secret_, server_secret_);
+  const KdfScope secrets(client_traffic_, server_traffic_);
   const int result = SSL_do_handshake(ssl_.get());
   if (result == 1) return complete();
   switch (SSL_get_error(ssl_.get(), result)) {
@@ -187,7 +193,8 @@ Handshake::Step HandshakeImpl::complete() {
   if (!cipher) return failed(HandshakeFailure::Protocol, "a cipher that was not offered");
   cipher_ = *cipher;
   const std::size_t hash = traits_of(cipher_).hash_bytes;
-  if (client_secret_.size() != hash || server_secret_.size() != hash || context_ == nullptr) {
+  if (client_traffic_.secret.size() != hash || server_traffic_.secret.size() != hash ||
+      context_ == nullptr) {
     return failed(HandshakeFailure::Internal, "no traffic secrets");
   }
   resumed_ = SSL_session_reused(ssl) == 1;
@@ -207,8 +214,8 @@ Handshake::Step HandshakeImpl::complete() {
 }
 
 Result<StreamState> HandshakeImpl::stream_state() const {
-  auto client = traffic_keys(cipher_, client_secret_.bytes());
-  auto server = traffic_keys(cipher_, server_secret_.bytes());
+  auto client = keys_of(cipher_, client_traffic_);
+  auto server = keys_of(cipher_, server_traffic_);
   if (!client) return tl::unexpected(client.error());
   if (!server) return tl::unexpected(server.error());
   StreamState state;
@@ -236,8 +243,8 @@ tl::expected<Established, HandshakeError> HandshakeImpl::finish() {
   made.sni = std::move(sni_);
   made.alpn = std::move(alpn_);
   ssl_.reset();
-  client_secret_.wipe();
-  server_secret_.wipe();
+  client_traffic_.wipe();
+  server_traffic_.wipe();
   if (context_->options.kernel) {
     auto armed = arm_kernel(fd_, *state);
     if (armed) {
@@ -269,8 +276,8 @@ void HandshakeImpl::refuse() {
     }
   }
   ssl_.reset();
-  client_secret_.wipe();
-  server_secret_.wipe();
+  client_traffic_.wipe();
+  server_traffic_.wipe();
 }
 
 Result<std::unique_ptr<Handshake>> client_handshake(ContextPtr context, int fd,

@@ -10,6 +10,7 @@
 
 #include "ktls/context.h"
 #include "ktls/handshake.h"
+#include "ktls/provider.h"
 #include "ktls/wire.h"
 
 namespace mesh::ktls {
@@ -68,8 +69,8 @@ class HandshakeImpl final : public Handshake {
 
   std::optional<Peer> verified_;  // by certificate
   std::optional<PskEntry> psk_;   // offered (client) or found (server)
-  SecretBytes client_secret_;
-  SecretBytes server_secret_;
+  DerivedTraffic client_traffic_;
+  DerivedTraffic server_traffic_;
   std::array<bool, 2> finished_{};           // a Finished message was read, written
   std::array<unsigned, 2> later_records_{};  // records read, written after it
 

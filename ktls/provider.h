@@ -21,11 +21,19 @@ inline constexpr char kProviderQuery[] = "?provider=mesh";
 // Once a process, before the first context; any thread.
 Status load_provider();
 
-// While it lives, this thread's key derivations belong to one handshake: its application traffic
-// secrets arrive in `client` and `server`, and keys used twice are set up once.
+// One direction's application traffic secret, and the key and IV that OpenSSL derives from it.
+struct DerivedTraffic {
+  SecretBytes secret;
+  TrafficKeys keys;
+  void wipe();
+};
+
+// While it lives, this thread's key derivations belong to one handshake: what follows from its
+// application traffic secrets arrives in `client` and `server`, and keys used twice are set up
+// once.
 class KdfScope {
  public:
-  KdfScope(SecretBytes& client, SecretBytes& server);
+  KdfScope(DerivedTraffic& client, DerivedTraffic& server);
   ~KdfScope();
   KdfScope(const KdfScope&) = delete;
   KdfScope& operator=(const KdfScope&) = delete;
@@ -33,15 +41,17 @@ class KdfScope {
   static KdfScope* current();
   // Valid until the next call.
   const HmacKey& key(std::size_t hash_bytes, std::span<const std::uint8_t> secret);
-  void derived(std::span<const std::uint8_t> label, std::span<const std::uint8_t> secret);
+  // HKDF-Expand-Label(`secret`, `label`, .) gave `out`.
+  void derived(std::span<const std::uint8_t> secret, std::span<const std::uint8_t> label,
+               std::span<const std::uint8_t> out);
 
  private:
   struct Kept {
     SecretBytes secret;
     HmacKey key;
   };
-  SecretBytes& client_;
-  SecretBytes& server_;
+  DerivedTraffic& client_;
+  DerivedTraffic& server_;
   KdfScope* const before_;
   // Two: the handshake secret is asked in between its traffic secrets.
   std::array<Kept, 2> kept_;

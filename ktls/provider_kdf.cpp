@@ -102,7 +102,7 @@ int derive(void*, unsigned char* key, std::size_t length, const OSSL_PARAM* para
   if (in.mode == EVP_KDF_HKDF_MODE_EXTRACT_ONLY) return extract(in, out) ? 1 : 0;
   if (in.mode != EVP_KDF_HKDF_MODE_EXPAND_ONLY || !expand(in.hash, in.key, in, in.data, out))
     return 0;
-  if (KdfScope* scope = KdfScope::current()) scope->derived(in.label, out);
+  if (KdfScope* scope = KdfScope::current()) scope->derived(in.key, in.label, out);
   return 1;
 }
 
@@ -116,7 +116,13 @@ int set_parameters(void*, const OSSL_PARAM* params) {
 
 }  // namespace
 
-KdfScope::KdfScope(SecretBytes& client, SecretBytes& server)
+void DerivedTraffic::wipe() {
+  secret.wipe();
+  keys.key.wipe();
+  keys.iv.wipe();
+}
+
+KdfScope::KdfScope(DerivedTraffic& client, DerivedTraffic& server)
     : client_(client), server_(server), before_(current_scope) {
   current_scope = this;
 }
@@ -141,10 +147,17 @@ const HmacKey& KdfScope::key(std::size_t hash_bytes, std::span<const std::uint8_
   return kept.key;
 }
 
-void KdfScope::derived(std::span<const std::uint8_t> label, std::span<const std::uint8_t> secret) {
+void KdfScope::derived(std::span<const std::uint8_t> secret, std::span<const std::uint8_t> label,
+                       std::span<const std::uint8_t> out) {
   const std::string_view text(reinterpret_cast<const char*>(label.data()), label.size());
-  if (text == "c ap traffic") client_.assign(secret);
-  if (text == "s ap traffic") server_.assign(secret);
+  if (text == "c ap traffic") client_.secret.assign(out);
+  if (text == "s ap traffic") server_.secret.assign(out);
+  if (text != "key" && text != "iv") return;
+  for (DerivedTraffic* traffic : {&client_, &server_}) {
+    if (traffic->secret.size() == secret.size() &&
+        CRYPTO_memcmp(traffic->secret.data(), secret.data(), secret.size()) == 0)
+      (text == "key" ? traffic->keys.key : traffic->keys.iv).assign(out);
+  }
 }
 
 const OSSL_DISPATCH kKdfFunctions[] = {

@@ -7,6 +7,7 @@
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -118,22 +119,33 @@ TEST_F(ProviderTest, RefusesWhatItDoesNotKnow) {
   EXPECT_FALSE(derive(bad, "provider=mesh"));
 }
 
-TEST_F(ProviderTest, TrafficSecretsArriveWithTheScope) {
-  SecretBytes client;
-  SecretBytes server;
+TEST_F(ProviderTest, TrafficSecretsAndKeysArriveWithTheScope) {
+  DerivedTraffic client;
+  DerivedTraffic server;
   const Ask ask{.key = Bytes(32, 7), .data = Bytes(32, 8)};
   std::optional<Bytes> secret;
   {
     const KdfScope scope(client, server);
     secret = derive(ask, "provider=mesh");
     EXPECT_EQ(secret, derive(ask, "provider=mesh"));  // from what is kept
+    ASSERT_TRUE(secret);
+    // Another secret's key, such as the handshake's, is not meant.
+    ASSERT_TRUE(derive({.key = Bytes(32, 9), .label = "key", .length = 16}, "provider=mesh"));
+    EXPECT_TRUE(client.keys.key.empty());
+    ASSERT_TRUE(derive({.key = secret, .label = "key", .length = 16}, "provider=mesh"));
+    ASSERT_TRUE(derive({.key = secret, .label = "iv", .length = 12}, "provider=mesh"));
   }
-  ASSERT_TRUE(secret);
-  EXPECT_EQ(Bytes(client.data(), client.data() + client.size()), *secret);
-  EXPECT_TRUE(server.empty());
+  EXPECT_TRUE(std::ranges::equal(client.secret.bytes(), *secret));
+  const auto expected = traffic_keys(Cipher::Aes128Gcm, *secret);
+  ASSERT_TRUE(expected);
+  EXPECT_TRUE(std::ranges::equal(client.keys.key.bytes(), expected->key.bytes()));
+  EXPECT_TRUE(std::ranges::equal(client.keys.iv.bytes(), expected->iv.bytes()));
+  EXPECT_TRUE(server.secret.empty());
+  EXPECT_TRUE(server.keys.key.empty());
   client.wipe();
+  EXPECT_TRUE(client.keys.key.empty());
   ASSERT_TRUE(derive(ask, "provider=mesh"));
-  EXPECT_TRUE(client.empty()) << "no scope, no secrets";
+  EXPECT_TRUE(client.secret.empty()) << "no scope, no secrets";
 }
 
 PkeyPtr new_pair(const char* provider) {
