@@ -237,6 +237,19 @@ static __always_inline int dns_connect(struct bpf_sock_addr *ctx, int family,
 }
 
 /*
+ * A leg whose storage names the endpoint is told by connect(2) who its client is: what differs
+ * between two uses of a socket needs no map then.
+ */
+static __always_inline void aim_leg(struct bpf_sock_addr *ctx, int family, struct mesh_sock *s)
+{
+	if (!s->target_port)
+		return;
+	s->peer_addr = sock_addr_get(ctx, family);
+	s->peer_port = bpf_ntohs(ctx->user_port);
+	sock_addr_set(ctx, family, &s->target_addr, s->target_port);
+}
+
+/*
  * The last word before the application of a leg's server has a connection: the client's own connect
  * may have been decided on another node, or a moment ago.
  */
@@ -292,8 +305,12 @@ static __always_inline int mesh_connect(struct bpf_sock_addr *ctx, int family)
 	if (!ctx->sk)
 		return 1;
 	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
-	if (s && (s->flags & MESH_SOCK_AGENT))
-		return s->flags & MESH_SOCK_LEG ? admit_leg(ctx, family, s) : 1;
+	if (s && (s->flags & MESH_SOCK_AGENT)) {
+		if (!(s->flags & MESH_SOCK_LEG))
+			return 1;
+		aim_leg(ctx, family, s);
+		return admit_leg(ctx, family, s);
+	}
 	c.asked = sock_addr_get(ctx, family);
 	c.asked_port = bpf_ntohs(ctx->user_port);
 	if (ctx->protocol != IPPROTO_TCP) {

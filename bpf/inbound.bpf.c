@@ -55,6 +55,10 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 	 */
 	if (mesh_addr_is_local(&client.remote))
 		return SK_PASS;
+	/* The connect hook of the leg has judged, this very moment. First, because whatever is no
+	 * workload's passes as well. */
+	if (mesh_addr_is_local(&client.local) && bpf_map_lookup_elem(&mesh_legs, &client))
+		return SK_PASS;
 	owner = bpf_map_lookup_elem(&mesh_addrs, &client.remote);
 	if (!owner)
 		return SK_PASS;
@@ -66,15 +70,9 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 	 * lo, but ingress_ifindex is the interface that has the address
 	 * (ip_route_output_key_hash_rcu() sets rt_iif so).
 	 */
-	if (mesh_addr_is_local(&client.local)) {
-		/* The connect hook of the leg has judged, this very moment. */
-		if (bpf_map_lookup_elem(&mesh_legs, &client))
-			return SK_PASS;
-	} else {
-		admit = bpf_map_lookup_elem(&mesh_admits, &client);
-		if (admit)
-			return admit_local(owner, admit, &client);
-	}
+	admit = bpf_map_lookup_elem(&mesh_admits, &client);
+	if (admit)
+		return admit_local(owner, admit, &client);
 
 	port_key.addr = client.remote;
 	port_key.port = client.remote_port;

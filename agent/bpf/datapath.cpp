@@ -294,6 +294,16 @@ Status Datapath::mark_leg(int fd, const mesh_leg& client) const {
   return sock_map_.put(fd, value);
 }
 
+Status Datapath::mark_leg(int fd, std::uint32_t source, const Endpoint& server) const {
+  mesh_sock value{};
+  value.flags = MESH_SOCK_AGENT | MESH_SOCK_LEG;
+  value.series.source = source;
+  value.series.path = MESH_PATH_TWOLEG;
+  value.target_addr = to_abi(server.address);
+  value.target_port = server.port;
+  return sock_map_.put(fd, value);
+}
+
 void Datapath::sweep_legs() {
   std::set<mesh_tuple, ByteLess> left;
   for (const auto& key : leg_map_.keys()) {

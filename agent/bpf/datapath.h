@@ -80,6 +80,9 @@ class Datapath {
   // A socket of the relay to an application, before connect(2): the hooks bind it to the loopback,
   // set TCP_NODELAY and tell the application's side who the client is. [any]
   Status mark_leg(int fd, const mesh_leg& client) const;
+  // For any number of connections to one endpoint for clients of one source: connect(2) gets the
+  // client's address, of the endpoint's family, and the hook puts the endpoint in its place.
+  Status mark_leg(int fd, std::uint32_t source, const Endpoint& server) const;
   // Takes out records that were there at the last call too: nobody took them, the leg has failed.
   void sweep_legs();
   void forget_legs() const;  // of relays that died with an earlier agent

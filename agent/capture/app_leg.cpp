@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <optional>
 
+#include "agent/bpf/abi_convert.h"
+
 namespace mesh::capture {
 namespace {
 
@@ -26,6 +28,20 @@ std::optional<int> connect_result(int fd, const SockAddr& address) {
   return errno;
 }
 
+// Everything that a socket has been set up for beside its endpoint. Never 0.
+std::uint64_t tag_of(const mesh_leg& client, LastAck last_ack) {
+  return std::uint64_t{2} << 32 | std::uint64_t{last_ack == LastAck::WithData} << 32 |
+         client.source;
+}
+
+// Once a socket; the kernel keeps it when the socket connects again.
+Status hold_last_ack(int fd, LastAck last_ack) {
+  const int seconds = last_ack == LastAck::WithData ? 1 : 0;
+  if (::setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds) != 0)
+    return fail_errno(errno, "TCP_DEFER_ACCEPT");
+  return {};
+}
+
 }  // namespace
 
 tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datapath& datapath,
@@ -33,16 +49,23 @@ tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datap
                                                                 const Endpoint& server,
                                                                 const mesh_leg& client,
                                                                 LastAck last_ack) {
-  const SockAddr address(server);
-  auto socket = netns.legs.take(address.family());
-  if (!socket) return failure(DialReason::Resources, std::move(socket).error());
-  if (auto marked = datapath.mark_leg(socket->get(), client); !marked)
-    return failure(DialReason::Resources, std::move(marked).error());
-  const int off = 0;
-  if (last_ack == LastAck::WithData)
-    (void)::setsockopt(socket->get(), IPPROTO_TCP, TCP_QUICKACK, &off,
-                       sizeof(off));  // a saving only
-  if (::connect(socket->get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
+  const SockAddr endpoint(server);
+  const SockAddr from(Endpoint{bpf::from_abi(client.client_addr), client.client_port});
+  // The hook puts the endpoint in the place of the client's address; only within a family.
+  const bool aimed = from.family() == endpoint.family() && client.path == MESH_PATH_TWOLEG;
+  const SockAddr& address = aimed ? from : endpoint;
+  const LegSockets::Use use{server, aimed ? tag_of(client, last_ack) : 0};
+  auto taken = netns.legs.take(endpoint.family(), use);
+  if (!taken) return failure(DialReason::Resources, std::move(taken).error());
+  UniqueFd& socket = taken->fd;
+  if (!taken->ready) {
+    if (auto held = hold_last_ack(socket.get(), last_ack); !held)
+      return failure(DialReason::Resources, std::move(held).error());
+    auto marked = aimed ? datapath.mark_leg(socket.get(), client.source, server)
+                        : datapath.mark_leg(socket.get(), client);
+    if (!marked) return failure(DialReason::Resources, std::move(marked).error());
+  }
+  if (::connect(socket.get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
     const int errnum = errno;
     // EACCES is what the connect hook says to a leg that intentions do not allow.
     const auto reason = errnum == ECONNREFUSED                        ? DialReason::Refused
@@ -52,14 +75,15 @@ tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datap
     return failure(reason, fail_errno(errnum, "connect to " + server.to_string()).value());
   }
   relay::Dialed dialed;
-  const int socket_fd = socket->get();
-  dialed.socket = std::move(*socket);
+  const int fd = socket.get();
+  dialed.socket = std::move(socket);
   dialed.server = server;
   dialed.netns_cookie = netns.cookie;
   dialed.has_options = true;
   dialed.comes_back = true;
+  dialed.tag = use.tag;
   dialed.holds_ack = last_ack == LastAck::WithData;
-  dialed.connected = connect_result(socket_fd, address);
+  dialed.connected = connect_result(fd, address);
   return dialed;
 }
 
@@ -67,7 +91,8 @@ void recycle_app_leg(const NetnsDirectory& directory, relay::PlainLeg leg) {
   // The namespace may have gone meanwhile, and nothing of ours may hold it.
   const auto netns = directory.find(leg.server.address);
   if (netns && netns->cookie == leg.netns_cookie)
-    netns->legs.give_back(SockAddr(leg.server).family(), std::move(leg.socket));
+    netns->legs.give_back(SockAddr(leg.server).family(), std::move(leg.socket),
+                          {leg.server, leg.tag});
 }
 
 }  // namespace mesh::capture

@@ -4,9 +4,11 @@
 // connection has used, which connect again.
 #pragma once
 
+#include <cstdint>
 #include <mutex>
 #include <vector>
 
+#include "agent/base/address.h"
 #include "agent/base/result.h"
 #include "agent/base/unique_fd.h"
 
@@ -16,19 +18,36 @@ class LegSockets {
  public:
   static constexpr std::size_t kBatch = 16;
 
+  // What a socket has been set up for, beyond its family. Two uses that are equal in it need
+  // nothing to be set between them.
+  struct Use {
+    Endpoint server;
+    std::uint64_t tag = 0;  // the rest of it; 0: not set up, or not for a second time
+    bool operator==(const Use&) const = default;
+  };
+  struct Taken {
+    UniqueFd fd;
+    bool ready = false;  // has been set up for that very use
+  };
+
   // `netns_fd` is borrowed and must outlive the object.
   explicit LegSockets(int netns_fd) : netns_fd_(netns_fd) {}
 
-  // A non-blocking TCP socket with TCP_NODELAY, not connected and not marked for this use. Any
-  // thread. Two setns(2) for kBatch new ones.
-  Result<UniqueFd> take(int family);
+  // A non-blocking TCP socket with TCP_NODELAY, not connected; one that is ready, if there is one.
+  // Any thread. Two setns(2) for kBatch new ones.
+  Result<Taken> take(int family, const Use& use);
   // One of them that is not connected any more; closed when there are enough.
-  void give_back(int family, UniqueFd socket);
+  void give_back(int family, UniqueFd socket, const Use& use);
 
  private:
+  struct Idle {
+    UniqueFd fd;
+    Use use;
+  };
+
   const int netns_fd_;
   std::mutex mutex_;
-  std::vector<UniqueFd> v4_, v6_;
+  std::vector<Idle> v4_, v6_;
 };
 
 }  // namespace mesh::capture

@@ -281,7 +281,7 @@ void Connection::complete() {
   }
   if (keeps_server())
     if (UniqueFd socket = server_leg_.disconnect())
-      made_.dialer->recycle_plain({std::move(socket), server_, server_netns_});
+      made_.dialer->recycle_plain({std::move(socket), server_, server_netns_, server_tag_});
   end(End::Completed);
 }
 

@@ -184,6 +184,7 @@ class Connection final : private LegOwner, private Timed {
   std::shared_ptr<const LegSecurity> security_;
   Side secure_side_ = Side::Outbound;
   std::uint64_t server_netns_ = 0;
+  std::uint64_t server_tag_ = 0;  // Dialed::tag
   Endpoint server_;
   Worker::Clock::time_point since_;
   Leg client_leg_;

@@ -152,6 +152,7 @@ Task<bool> Connection::connect_server(Dialed dialed) {
   const int fd = dialed.socket.get();
   server_ = dialed.server;
   server_netns_ = dialed.netns_cookie;
+  server_tag_ = dialed.tag;
   info_ = std::move(dialed.info);
   holds_ack_ = dialed.holds_ack;
   comes_back_ = dialed.comes_back;

@@ -67,6 +67,7 @@ struct Dialed {
   std::optional<int> connected = std::nullopt;  // connect(2) has ended: 0 or its errno
   bool holds_ack = false;   // the server waits for the handshake's last ACK, which waits for data
   bool comes_back = false;  // a plain leg that recycle_plain() may have again
+  std::uint64_t tag = 0;    // the dialer's own: PlainLeg::tag
   // A mesh leg: either to be secured, or one that carried a connection before.
   std::unique_ptr<SecureLeg> secure = nullptr;
   std::unique_ptr<ktls::Stream> stream = nullptr;
@@ -88,6 +89,7 @@ struct PlainLeg {
   UniqueFd socket;
   Endpoint server;  // where it went
   std::uint64_t netns_cookie = 0;
+  std::uint64_t tag = 0;
 };
 
 struct DialFailure {

@@ -84,6 +84,41 @@ TEST_F(RemoteTest, ALegIsRefusedWhatItsClientMayNot) {
   });
 }
 
+// One that knows its endpoint is told by connect(2) for whom, as often as it connects.
+TEST_F(RemoteTest, ALegThatKnowsItsEndpointIsGivenItsClient) {
+  in_workload([&] {
+    constexpr std::uint32_t kStranger = 30;
+    const Endpoint server{addr("10.99.0.1"), 8080};
+    const UniqueFd listener = listen_at(server);
+    ASSERT_TRUE(listener);
+    UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_TRUE(datapath_->mark_leg(fd.get(), kStranger, server));
+    const auto leg = [&](const char* client) {
+      const SockAddr from({addr(client), 4321});
+      return ::connect(fd.get(), from.get(), from.length) == 0 ? 0 : errno;
+    };
+    const auto again = [&] {
+      const sockaddr nowhere{AF_UNSPEC, {}};
+      EXPECT_EQ(::connect(fd.get(), &nowhere, sizeof nowhere), 0);
+    };
+    for (int round = 0; round < 2; ++round) {
+      EXPECT_EQ(leg("10.50.0.5"), 0);
+      sockaddr_in peer{};
+      socklen_t length = sizeof peer;
+      ASSERT_EQ(::getpeername(fd.get(), reinterpret_cast<sockaddr*>(&peer), &length), 0);
+      EXPECT_EQ(ntohs(peer.sin_port), 8080);
+      EXPECT_EQ(ntohl(peer.sin_addr.s_addr), 0x0a630001u);
+      again();
+    }
+    // It is asked with the addresses of this use, not of the one before.
+    ASSERT_TRUE(datapath_->policy.set({true, {{{kClient, kStranger}, false}}}));
+    EXPECT_EQ(leg("10.50.0.5"), EACCES);
+    EXPECT_EQ(leg("10.99.0.1"), 0) << "it is itself";
+    again();
+    EXPECT_EQ(leg("10.50.0.5"), EACCES);
+  });
+}
+
 TEST_F(RemoteTest, WhatNobodyHasIsRefused) {
   in_workload([&] {
     expect_refused("10.50.0.6", 80, MESH_DENY_NO_WORKLOAD);

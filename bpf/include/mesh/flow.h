@@ -25,7 +25,7 @@
  * mesh_socks (socket storage): made by the connect hooks and at PASSIVE_ESTABLISHED; for its own
  * sockets by the agent, through their fd, before connect(2) or listen(2). In that of a leg are the
  * client's series.source and path, and in peer_addr and peer_port the address that the application
- * shall see.
+ * shall see; or in target_addr and target_port the endpoint, and connect(2) is given the client's.
  */
 struct mesh_sock {
 	__u32 flags;   /* MESH_SOCK_* */

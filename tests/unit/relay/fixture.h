@@ -173,11 +173,13 @@ class PortDialer final : public Dialer {
       set_option(fd.get(), SOL_SOCKET, SO_SNDBUF, buffer_bytes_);
     }
     last_client_port = accepted.client.port;  // before the backend can notice
+    set_option(fd.get(), IPPROTO_TCP, TCP_DEFER_ACCEPT, holds_ack ? 1 : 0);
     const SockAddr to(loopback(port_));
     if (::connect(fd.get(), to.get(), to.length) != 0 && errno != EINPROGRESS)
       return tl::unexpected(DialFailure{DialReason::Unreachable, {}});
     Dialed dialed{std::move(fd), loopback(port_), server_netns, info};
     dialed.comes_back = keeps;
+    dialed.holds_ack = holds_ack;
     return dialed;
   }
 
@@ -193,7 +195,8 @@ class PortDialer final : public Dialer {
   std::uint64_t server_netns = 0;
   std::shared_ptr<const ConnectionInfo> info;
   std::atomic<std::uint16_t> last_client_port{0};
-  bool keeps = false;  // asks for its sockets back, and connects them again
+  bool keeps = false;      // asks for its sockets back, and connects them again
+  bool holds_ack = false;  // the handshake's last ACK waits for the client's first bytes
   std::atomic<int> came_back{0};
   std::atomic<int> went_again{0};
 

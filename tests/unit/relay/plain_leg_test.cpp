@@ -101,5 +101,21 @@ TEST_F(PlainLegTest, IsClosedUnlessTheDialerWantsIt) {
   EXPECT_EQ(dialer_->came_back, 0);
 }
 
+// The handshake's last ACK waits for bytes of the client's, but only for those that are there.
+TEST_F(PlainLegTest, AServerThatSpeaksFirstIsNotKeptWaiting) {
+  begin();
+  dialer_->holds_ack = true;
+  for (int round = 0; round < 2; ++round) {
+    Pair pair = connect_pair();
+    ASSERT_TRUE(send_all(pair.server, "hello"));
+    EXPECT_EQ(receive(pair.client, 5), "hello");
+    pair.client.reset();
+    EXPECT_EQ(read_end(pair.server), 0);
+    pair.server.reset();
+    ASSERT_TRUE(ended(static_cast<std::uint64_t>(round) + 1));
+  }
+  EXPECT_EQ(dialer_->went_again, 1);
+}
+
 }  // namespace
 }  // namespace mesh::relay::test
