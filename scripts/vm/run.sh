@@ -10,13 +10,16 @@
 #                           writes is gone afterwards
 #   --init-script FILE      run by bash before the network is up, as a oneshot unit at boot would be;
 #                           the command only runs if it succeeds
+#   --link listen=SOCKET|connect=SOCKET
+#                           a cable (eth0, which the command brings up) to the guest of another run.sh, over
+#                           the unix socket SOCKET: one of the two listens, the other waits until it does
 #   --icount                one guest instruction is one nanosecond: the measuring mode (one CPU, TCG)
 #   --append STRING         added to the kernel's command line
 #   --console FILE          keep the kernel's messages there
 #   --shell                 a terminal in the guest (COMMAND, or bash); leave it with exit
 # The guest sees all files at their paths on the host, the working directory and the variables
 # MESH_*, GTEST_*, ASAN_OPTIONS and UBSAN_OPTIONS; MESH_VM is set. cgroup2 is at /sys/fs/cgroup, bpffs,
-# tracefs, debugfs are mounted, /run and /dev/shm are empty, lo is up, there is no other network.
+# tracefs, debugfs are mounted, /run and /dev/shm are empty, lo is up, there is no other network but the --link.
 # Exit status: the command's; 124 after the time limit, 125 when the guest could not be prepared, 130
 # when it ended (panic, oops, kill) before the command did.
 # Environment: MESH_VM_ACCEL=auto|kvm|tcg (auto: kvm if a probe boots with it within 10 s; the answer
@@ -32,7 +35,7 @@ HERE=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 {
 
 # Loaded at boot, so that a kernel that lacks one says so at once; others load on demand.
-readonly MODULES="tls veth bridge dummy inet_diag tcp_diag sch_netem nf_conntrack nf_tables nft_chain_nat
+MODULES="tls veth bridge dummy inet_diag tcp_diag sch_netem nf_conntrack nf_tables nft_chain_nat
   nft_nat nft_masq gcm ghash_clmulni_intel aesni_intel"
 
 kernel=6.12
@@ -42,6 +45,7 @@ limit=600
 append=""
 init_script=""
 console=""
+link=""
 icount=0
 interactive=0
 shares=()
@@ -59,6 +63,7 @@ while (($# > 0)); do
     --init-script) value "$@" && init_script=$2 && shift 2 ;;
     --append) value "$@" && append=$2 && shift 2 ;;
     --console) value "$@" && console=$2 && shift 2 ;;
+    --link) value "$@" && link=$2 && shift 2 ;;
     --icount) icount=1 && shift ;;
     --shell) interactive=1 && shift ;;
     -h | --help) vm_usage "${BASH_SOURCE[0]}" && exit 0 ;;
@@ -70,6 +75,10 @@ if ((${#command[@]} == 0)); then
   ((interactive == 1)) || vm_die "no command given (see --help)"
   command=(bash -i)
 fi
+case $link in
+  "" | listen=?* | connect=?*) ;;
+  *) vm_die "--link $link: listen=SOCKET or connect=SOCKET" ;;
+esac
 [[ $(uname -m) == x86_64 ]] || vm_die "only x86-64 hosts can run these guests"
 vm_need qemu-system-x86_64 timeout sha256sum
 case $kernel in
@@ -83,7 +92,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/mesh-vm-XXXXXX")
 qemu_pid=""
 # shellcheck disable=SC2317  # called by the trap
 cleanup() {
-  trap - EXIT INT TERM
+  trap - EXIT
+  trap '' INT TERM # a second signal must not leave the guest or its files behind
   trap '' PIPE # whoever read our messages may be gone as well
   if [[ -n $qemu_pid ]]; then
     kill "$qemu_pid" 2>/dev/null || true
@@ -171,6 +181,30 @@ for index in "${!shares[@]}"; do
   shares[index]=$(readlink -e "${shares[index]}") || vm_die "no such directory to share"
   qemu+=(-virtfs "local,path=${shares[index]},mount_tag=share$index,security_model=none,multidevs=remap")
 done
+
+if [[ -n $link ]]; then
+  socket=${link#*=}
+  netdev="stream,id=link,addr.type=unix,addr.path=$socket"
+  case $link in
+    listen=*)
+      netdev+=",server=on"
+      mac=52:54:00:6d:73:01
+      ;;
+    connect=*)
+      netdev+=",server=off"
+      mac=52:54:00:6d:73:02
+      # QEMU tries once.
+      for ((tries = 0; tries < 300; tries++)); do
+        [[ ! -S $socket ]] || break
+        sleep 0.1
+      done
+      [[ -S $socket ]] || vm_die "nobody listens at $socket after 30 s"
+      ;;
+  esac
+  # Without an option ROM: nothing boots from it.
+  qemu+=(-netdev "$netdev" -device "virtio-net-pci,netdev=link,mac=$mac,romfile=")
+  MODULES+=" virtio_net"
+fi
 
 # What the guest is to do. The status is a failure until a finished run overwrites it.
 printf '130\n' >"$control/status"
