@@ -4,12 +4,13 @@
 #
 # Usage: scripts/test.sh [--rung NAME]... [--no-vm] [--no-setup] [--long] [--build-dir DIR]
 #   --rung NAME       only this rung and what it needs; repeatable. Names: lint build unit bpfhost asan
-#                     fuzz bpfrun netns vm-6.1 vm-6.12, and with --long netns-asan compilers arm64 image
+#                     fuzz bpfrun netns vm-6.1 vm-6.12, and with --long vm-pair netns-asan compilers arm64
+#                     image
 #   --no-vm           leave the VM rungs out
 #   --no-setup        install nothing (scripts/setup.sh does nothing either when all is there)
 #   --long            fuzz for minutes instead of seconds, run netns with sanitizers too, set MESH_LONG=1
 #                     for tests that have a longer form, give the rungs four times their time, compile with
-#                     other compilers and for arm64, build and try the image
+#                     other compilers and for arm64, build and try the image, link two guests by a cable
 #   --build-dir DIR   default: build
 # Ends with a table and the line "N passed, N failed". A rung that could not run counts as a failure.
 # Environment: MESH_RUNG_LIMIT, seconds for one rung (default 1500; an emulated guest gets twice that).
@@ -24,7 +25,7 @@ cd "$ROOT"
 # this file may be edited meanwhile.
 {
 
-readonly ALL_RUNGS=(lint build unit bpfhost asan fuzz bpfrun netns netns-asan vm-6.1 vm-6.12 compilers arm64 image)
+readonly ALL_RUNGS=(lint build unit bpfhost asan fuzz bpfrun netns netns-asan vm-6.1 vm-6.12 vm-pair compilers arm64 image)
 build_dir=$ROOT/build
 limit=${MESH_RUNG_LIMIT:-1500}
 run_vm=1
@@ -59,6 +60,7 @@ done
 if ((${#wanted[@]} == 0)); then
   for rung in "${ALL_RUNGS[@]}"; do
     case $rung in
+      vm-pair) ((run_vm == 1 && long == 1)) || continue ;;
       vm-*) ((run_vm == 1)) || continue ;;
       netns-asan | compilers | arm64 | image) ((long == 1)) || continue ;;
     esac
@@ -258,6 +260,24 @@ collect_vm() {
   esac
 }
 
+# The two kernels as two nodes, each in both places; after the guests, because it takes two cores itself.
+pair_rung() {
+  local kernels
+  rung_begin vm-pair
+  if ((built_release == 0)) || ! scripts/vm/fetch-kernels.sh 6.1 6.12; then
+    count_not_run "no build or no kernel to boot"
+  else
+    for kernels in "6.1 6.12" "6.12 6.1"; do
+      printf 'FAIL pair: not begun\n' >"$results/pair.txt"
+      # shellcheck disable=SC2086  # two words
+      timeout -k 20 "$((limit * 2))" tests/vm/pair/check.sh --build-dir "$release" --results "$results/pair.txt" \
+        $kernels || true # the file says what happened
+      count_lines "$results/pair.txt"
+    done
+  fi
+  rung_end
+}
+
 vms=()
 for kernel in 6.1 6.12; do
   if wants "vm-${kernel/./\\.}"; then
@@ -303,6 +323,10 @@ for kernel in "${vms[@]}"; do
   collect_vm "$kernel"
   rung_end "$(cat "$results/vm-$kernel/seconds" 2>/dev/null || echo 0)"
 done
+
+if wants vm-pair; then
+  pair_rung
+fi
 
 # --- what changes seldom --------------------------------------------------------------------------
 
