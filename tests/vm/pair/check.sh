@@ -33,7 +33,7 @@ done
 
 bytes=$((8 << 20))
 rounds=2 # two kills each
-limit=900 # beside much else; alone a quarter of it
+limit=900 # the processors may have much else to do
 if [[ -n ${MESH_LONG:-} ]]; then
   bytes=$((256 << 20))
   rounds=10

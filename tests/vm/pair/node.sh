@@ -196,7 +196,7 @@ capture_end() {
 }
 packets() { tcpdump -n -r "$capture" "$1" 2>/dev/null | wc -l; }
 # Lines of the capture that hold a part of the marker.
-plaintext() { grep -caE 'plaintext-of-the-pair|must-stay-within-its-node' "$capture" || true; }
+plaintext() { LC_ALL=C grep -caF -e plaintext-of-the-pair -e must-stay-within-its-node "$capture" || true; }
 segments_in_clear() {
   packets "(tcp and not port 15008 and ip[2:2] - ((ip[0] & 0xf) << 2) - ((tcp[12] & 0xf0) >> 2) != 0) or
     (ip6[6] = 6 and not port 15008 and ip6[4:2] - ((ip6[52] & 0xf0) >> 2) != 0)"
