@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/dispatch.hpp>
@@ -21,6 +20,7 @@
 #include <string_view>
 #include <utility>
 
+#include "agent/base/await.h"
 #include "agent/base/log.h"
 #include "metrics/listener.h"
 #include "metrics/server_metrics.h"
@@ -35,7 +35,6 @@ using tcp = net::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 constexpr std::size_t kHeaderLimit = 8192;
 constexpr std::size_t kLingerBytes = 64 * 1024;
 constexpr auto kLingerTime = std::chrono::seconds(1);

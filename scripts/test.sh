@@ -147,7 +147,10 @@ fi
 if wants 'asan|netns-asan'; then
   targets="mesh_tests_unit mesh_tests_bpfhost"
   wants netns-asan && targets=all
+  # Reading Asio's and nlohmann's headers once for six files takes a quarter of the processor's time. The release build
+  # does without, so that each file is known to include what it uses.
   build build-asan "$sanitized" "$targets" -DMESH_SANITIZE=ON -DMESH_BENCH=OFF \
+    -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=6 \
     -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O1 -g1" -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" ||
     built_sanitized=0
 fi

@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -16,6 +15,7 @@
 #include <boost/asio/write.hpp>
 #include <filesystem>
 
+#include "agent/base/await.h"
 #include "agent/base/log.h"
 
 namespace mesh::admin {
@@ -24,7 +24,6 @@ namespace {
 
 constexpr std::size_t kMaxRequest = 4096;
 constexpr std::size_t kMaxClients = 16;
-constexpr auto kToken = net::as_tuple(net::use_awaitable);
 
 bool may_talk(int fd) {
   ucred peer{};
@@ -86,12 +85,12 @@ class Server::Impl : public std::enable_shared_from_this<Impl> {
 
   net::awaitable<void> accept_loop() {
     for (;;) {
-      auto [code, socket] = co_await acceptor_.async_accept(kToken);
+      auto [code, socket] = co_await acceptor_.async_accept(kAwait);
       if (code == net::error::operation_aborted || !acceptor_.is_open()) co_return;
       if (code) {
         net::steady_timer pause(io_,
                                 std::chrono::milliseconds(100));  // out of descriptors, most likely
-        (void)co_await pause.async_wait(kToken);
+        (void)co_await pause.async_wait(kAwait);
         continue;
       }
       if (clients_ >= kMaxClients || !may_talk(socket.native_handle())) continue;  // closed at once
@@ -112,14 +111,14 @@ class Server::Impl : public std::enable_shared_from_this<Impl> {
     });
     std::string line;
     auto [code, n] = co_await net::async_read_until(socket, net::dynamic_buffer(line, kMaxRequest),
-                                                    '\n', kToken);
+                                                    '\n', kAwait);
     if (!code) {
       line.resize(n);
       const auto [result, take] = answer(self->commands_, line);
       const std::string reply =
           result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
       // A client that left is its own fault.
-      auto [failed, written] = co_await net::async_write(socket, net::buffer(reply), kToken);
+      auto [failed, written] = co_await net::async_write(socket, net::buffer(reply), kAwait);
       boost::system::error_code ignored;
       if (!failed && take != nullptr) (*take)(UniqueFd(socket.release(ignored)));
     }

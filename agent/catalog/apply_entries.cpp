@@ -9,6 +9,8 @@
 #include <set>
 #include <string>
 
+#include "agent/base/ascii.h"
+
 namespace mesh::catalog {
 namespace {
 
@@ -18,14 +20,6 @@ using config::MutualTlsMode;
 const config::ServiceDefaults* defaults_of(const config::Entries& entries, std::string_view name) {
   auto it = entries.service_defaults.find(name);
   return it == entries.service_defaults.end() ? nullptr : &it->second;
-}
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return out;
 }
 
 }  // namespace
@@ -86,11 +80,11 @@ void add_named_services(Catalog::Services& services, const config::EntrySet& set
                         syntax::ErrorList& errors) {
   const auto& entries = set.entries();
   std::map<std::string, std::string> known;  // lower case -> as it is
-  for (const auto& [name, service] : services) known.emplace(lower_case(name), name);
+  for (const auto& [name, service] : services) known.emplace(ascii::lower_case(name), name);
   for (const auto& [name, kind] : names_of_entries(entries)) {
     if (services.contains(name)) continue;
     const auto& place = *set.find(kind, name);
-    auto [same, fresh] = known.emplace(lower_case(name), name);
+    auto [same, fresh] = known.emplace(ascii::lower_case(name), name);
     if (!fresh) {
       errors.add({place.file, place.at, place.key,
                   fmt::format("\"{}\" differs only in case from \"{}\"", name, same->second)});

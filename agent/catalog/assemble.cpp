@@ -9,16 +9,10 @@
 #include <unordered_map>
 #include <utility>
 
+#include "agent/base/ascii.h"
+
 namespace mesh::catalog {
 namespace {
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  });
-  return out;
-}
 
 class Grouper {
  public:
@@ -32,7 +26,7 @@ class Grouper {
       return false;
     }
     ++instances_;
-    auto [service, new_name] = by_name_.emplace(lower_case(d.name), &d);
+    auto [service, new_name] = by_name_.emplace(ascii::lower_case(d.name), &d);
     if (new_name && by_name_.size() > kMaxServices) {
       error(d, d.at, "", fmt::format("more than {} services", kMaxServices));
       return false;

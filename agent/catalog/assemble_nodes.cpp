@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "agent/base/ascii.h"
 #include "agent/catalog/assemble.h"
 
 namespace mesh::catalog {
@@ -27,9 +28,7 @@ class NodeRules {
 
   // False when a limit was hit: there is no use in going on.
   bool check(const NodeDefinition& d) {
-    std::string lower = d.node.name;
-    for (char& c : lower)
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    std::string lower = ascii::lower_case(d.node.name);
     auto [same, fresh] = by_name_.emplace(std::move(lower), &d);
     if (!fresh)
       error(d, d.name_at, ".name",

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/base/ascii.h"
+
 namespace mesh::catalog {
 namespace {
 
@@ -15,9 +17,7 @@ constexpr std::size_t kMaxMetaPairs = 64;
 constexpr std::size_t kMaxMetaKeyBytes = 128;
 constexpr std::size_t kMaxMetaValueBytes = 512;
 
-bool is_alnum(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
+using ascii::is_alnum;
 
 bool is_meta_key(std::string_view key) {
   return !key.empty() && key.size() <= kMaxMetaKeyBytes &&

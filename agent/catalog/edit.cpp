@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 
+#include "agent/base/ascii.h"
 #include "agent/catalog/files.h"
 #include "agent/syntax/errors.h"
 
@@ -19,13 +20,10 @@ namespace {
 using syntax::ConfigError;
 using syntax::ErrorList;
 using syntax::Format;
+using syntax::refuse;
 
 constexpr std::size_t kMaxFileName = 200;
 constexpr std::string_view kNoIndex = "files have no ModifyIndex: --cas is for --store";
-
-tl::unexpected<std::vector<ConfigError>> refuse(const std::string& file, std::string what) {
-  return tl::unexpected(std::vector<ConfigError>{{file, {}, {}, std::move(what)}});
-}
 
 std::string_view ending_of(Format format) {
   switch (format) {
@@ -43,8 +41,7 @@ std::string_view ending_of(Format format) {
 std::string file_name(std::string_view id) {
   std::string out;
   for (const char c : id) {
-    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                       c == '-' || c == '_' || c == '.';
+    const bool plain = ascii::is_alnum(c) || c == '-' || c == '_' || c == '.';
     if (plain)
       out += c;
     else

@@ -13,11 +13,8 @@ namespace {
 using syntax::ConfigError;
 using syntax::ErrorList;
 using syntax::Format;
+using syntax::refuse;
 using syntax::Value;
-
-tl::unexpected<std::vector<ConfigError>> refuse(const std::string& file, std::string what) {
-  return tl::unexpected(std::vector<ConfigError>{{file, {}, {}, std::move(what)}});
-}
 
 nlohmann::ordered_json to_json(const Value& value) {
   if (const auto* flag = value.get<bool>()) return *flag;

@@ -7,6 +7,7 @@
 #include <array>
 #include <set>
 
+#include "agent/base/ascii.h"
 #include "agent/catalog/definition_reader.h"
 #include "agent/syntax/decode.h"
 
@@ -138,7 +139,7 @@ void http(syntax::Fields& f, HealthCheck& out) {
   f.get("Method", out.method);
   if (out.method.empty()) out.method = "GET";
   if (out.method.size() > 32 || !std::all_of(out.method.begin(), out.method.end(), [](char c) {
-        return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-';
+        return ascii::is_letter(c) || c == '-';
       }))
     f.wrong("Method", "a method of HTTP such as GET");
   f.get("Header", out.header);

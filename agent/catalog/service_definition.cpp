@@ -29,14 +29,14 @@ constexpr std::string_view kPathKey = "mesh-path";
 constexpr std::string_view kAccelerationKey = "mesh-acceleration";
 constexpr std::string_view kInboundKey = "mesh-inbound";
 
-enum class Kind { Typical, ConnectProxy, Gateway };
-std::array<syntax::Word<Kind>, 6> decode_words(Kind) {
-  return {{{"", Kind::Typical},
-           {"connect-proxy", Kind::ConnectProxy},
-           {"mesh-gateway", Kind::Gateway},
-           {"terminating-gateway", Kind::Gateway},
-           {"ingress-gateway", Kind::Gateway},
-           {"api-gateway", Kind::Gateway}}};
+enum class ServiceKind { Typical, ConnectProxy, Gateway };
+std::array<syntax::Word<ServiceKind>, 6> decode_words(ServiceKind) {
+  return {{{"", ServiceKind::Typical},
+           {"connect-proxy", ServiceKind::ConnectProxy},
+           {"mesh-gateway", ServiceKind::Gateway},
+           {"terminating-gateway", ServiceKind::Gateway},
+           {"ingress-gateway", ServiceKind::Gateway},
+           {"api-gateway", ServiceKind::Gateway}}};
 }
 
 bool is_text(std::string_view text, std::size_t longest) {
@@ -214,10 +214,10 @@ void without_effect(Fields& f) {
 
 // A sidecar of Consul's is not needed here, and no instance of what it stands before.
 bool is_sidecar(Fields& f) {
-  Kind kind = Kind::Typical;
+  ServiceKind kind = ServiceKind::Typical;
   if (!f.get("Kind", kind)) return false;
-  if (kind == Kind::Gateway) f.error("Kind", "gateways are not supported");
-  if (kind != Kind::ConnectProxy) return false;
+  if (kind == ServiceKind::Gateway) f.error("Kind", "gateways are not supported");
+  if (kind != ServiceKind::ConnectProxy) return false;
   f.warn("Kind", "this definition is left out: the mesh needs no sidecars");
   return true;
 }

@@ -10,10 +10,6 @@
 namespace mesh::config {
 namespace {
 
-std::string_view or_else(std::string_view name, std::string_view otherwise) {
-  return name.empty() ? otherwise : name;
-}
-
 class Compiler {
  public:
   explicit Compiler(const Entries& entries) : entries_(entries) {}

@@ -16,10 +16,6 @@ namespace {
 
 using syntax::printable;
 
-std::string_view or_else(std::string_view name, std::string_view otherwise) {
-  return name.empty() ? otherwise : name;
-}
-
 class Checker {
  public:
   Checker(const Entries& entries, const ProtocolOf& protocol_of)

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/config/chain.h"
@@ -24,6 +25,11 @@ std::vector<ChainTarget> failover_of(const ServiceResolver& resolver, const Chai
 
 // `from`, with what `to` says otherwise. Another service's default subset, unless `to` names one.
 ChainTarget rewrite(const ChainTarget& from, const Target& to);
+
+// A name that is left out means another one: the service itself, the subset that is used anyway.
+constexpr std::string_view or_else(std::string_view name, std::string_view otherwise) {
+  return name.empty() ? otherwise : name;
+}
 
 std::string to_string(const ChainTarget& target);  // "web", "web/v1", "web in datacenter dc2"
 

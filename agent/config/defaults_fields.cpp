@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "agent/base/address.h"
+#include "agent/base/ascii.h"
 #include "agent/config/defaults.h"
 #include "agent/config/entry_fields.h"
 
@@ -120,8 +121,7 @@ void read_extensions(Fields& f) {
 
 bool is_host_name(std::string_view name) {
   const auto good = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
-           c == '_' || c == '.' || c == '*';
+    return ascii::is_alnum(c) || c == '-' || c == '_' || c == '.' || c == '*';
   };
   return !name.empty() && name.size() <= 253 && name.front() != '.' && name.front() != '-' &&
          std::all_of(name.begin(), name.end(), good);

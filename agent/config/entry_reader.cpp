@@ -26,7 +26,7 @@ struct KindName {
   std::string_view crd;  // empty: there is none
 };
 
-constexpr std::array<std::pair<KindName, Kind>, 7> kKinds{{
+constexpr std::array<std::pair<KindName, Kind>, 7> kKindNames{{
     {{"service-defaults", "ServiceDefaults"}, Kind::ServiceDefaults},
     {{"proxy-defaults", "ProxyDefaults"}, Kind::ProxyDefaults},
     {{"mesh", "Mesh"}, Kind::Mesh},
@@ -222,7 +222,7 @@ void read_as(Kind kind, const Value& value, const Path& path, bool crd, Decoder&
 
 std::string known_kinds(bool crd) {
   std::string out;
-  for (const auto& [name, kind] : kKinds)
+  for (const auto& [name, kind] : kKindNames)
     out += fmt::format("{}{}", out.empty() ? "" : ", ", crd ? name.crd : name.consul);
   return out;
 }
@@ -257,7 +257,7 @@ void read_entry(const Value& value, const Path& path, Decoder& decoder,
   const auto* text = kind->value.get<std::string>();
   if (text == nullptr)
     return decoder.wrong(kind->value, at, fmt::format("one of {}", known_kinds(crd)));
-  for (const auto& [name, known] : kKinds)
+  for (const auto& [name, known] : kKindNames)
     if (*text == (crd ? name.crd : name.consul))
       return read_as(known, value, path, crd, decoder, out);
   for (const auto& [name, why] : kRefused)

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <optional>
 
+#include "agent/base/ascii.h"
 #include "agent/config/filter_fields.h"
 #include "agent/config/go_string.h"
 #include "agent/syntax/errors.h"
@@ -21,11 +22,12 @@ using Op = Filter::Op;
 using syntax::printable;
 
 // Of one; what a pattern needs beyond it is looked for in another way, in linear time still.
-constexpr std::int64_t kMaxRegexMemory = 256 * 1024;
+constexpr std::int64_t kMaxFilterRegexMemory = 256 * 1024;
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+using ascii::is_digit;
+using ascii::is_letter;
+
 bool is_word(char c) { return is_letter(c) || is_digit(c) || c == '_' || c == '/'; }
 
 bool is_pointer_char(char c) {
@@ -178,7 +180,7 @@ class Parser {
         return fail(value.at, fmt::format("more than {} regular expressions", kMaxFilterRegexes));
       re2::RE2::Options options;
       options.set_log_errors(false);
-      options.set_max_mem(kMaxRegexMemory);
+      options.set_max_mem(kMaxFilterRegexMemory);
       term.regex = std::make_unique<re2::RE2>(value.text, options);
       if (!term.regex->ok())
         return fail(value.at,

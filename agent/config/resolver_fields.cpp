@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/base/ascii.h"
 #include "agent/config/defaults.h"
 #include "agent/config/entry_fields.h"
 #include "agent/config/filter.h"
@@ -50,7 +51,7 @@ struct PolicyFields {};
 struct LocalityFields {};
 
 bool is_subset_name(std::string_view name) {
-  const auto good = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
+  const auto good = [](char c) { return ascii::is_lower(c) || ascii::is_digit(c); };
   return !name.empty() && name.size() <= 63 && good(name.front()) && good(name.back()) &&
          std::all_of(name.begin(), name.end(), [&](char c) { return good(c) || c == '-'; });
 }

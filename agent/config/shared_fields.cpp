@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "agent/base/ascii.h"
 #include "agent/config/entry_fields.h"
 
 namespace mesh::config {
@@ -18,14 +19,12 @@ constexpr std::size_t kMaxNameBytes = 63;
 constexpr std::size_t kMaxMetaPairs = 64;
 constexpr std::size_t kMaxMetaKeyBytes = 128;
 constexpr std::size_t kMaxMetaValueBytes = 512;
-constexpr std::int64_t kMaxRegexMemory = 1 << 20;
+constexpr std::int64_t kMaxMatchRegexMemory = 1 << 20;
 
 constexpr std::array<std::string_view, 9> kMethods{"GET",    "HEAD",    "POST",    "PUT",  "PATCH",
                                                    "DELETE", "CONNECT", "OPTIONS", "TRACE"};
 
-bool is_alnum(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
+using ascii::is_alnum;
 
 // "A, B or C"
 template <typename List, typename Name>
@@ -89,7 +88,7 @@ void inert(Fields& f, std::initializer_list<std::string_view> keys, std::string_
 void check_regex(Fields& f, std::string_view key, const std::string& pattern) {
   re2::RE2::Options options;
   options.set_log_errors(false);
-  options.set_max_mem(kMaxRegexMemory);
+  options.set_max_mem(kMaxMatchRegexMemory);
   const re2::RE2 regex(pattern, options);
   if (!regex.ok())
     f.error(key, fmt::format("bad regular expression: {}", printable(regex.error())));
@@ -137,9 +136,7 @@ void read_path(Fields& f, HttpMatch& out) {
 void read_methods(Fields& f, std::vector<std::string>& out) {
   if (!f.get("Methods", out)) return;
   for (auto& method : out)
-    std::transform(method.begin(), method.end(), method.begin(), [](char c) {
-      return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-    });
+    std::transform(method.begin(), method.end(), method.begin(), ascii::to_upper);
   for (auto it = out.begin(); it != out.end(); ++it) {
     if (std::find(kMethods.begin(), kMethods.end(), *it) == kMethods.end())
       f.error("Methods", fmt::format("\"{}\" is no method of HTTP", printable(*it)));

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "agent/base/ascii.h"
 #include "agent/dns/limits.h"
 
 namespace mesh::dns {
@@ -47,10 +48,7 @@ std::vector<std::string> labels_of(const ldns_rdf* name) {
   for (std::size_t at = 0; at < size && bytes[at] != 0;) {
     const std::size_t length = bytes[at];
     if (length > LDNS_MAX_LABELLEN || at + 1 + length > size) return {};
-    std::string label(reinterpret_cast<const char*>(bytes + at + 1), length);
-    for (char& c : label)
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    labels.push_back(std::move(label));
+    labels.push_back(ascii::lower_case({reinterpret_cast<const char*>(bytes + at + 1), length}));
     at += 1 + length;
   }
   return labels;

@@ -5,6 +5,7 @@
 #include <array>
 #include <set>
 
+#include "agent/base/ascii.h"
 #include "agent/dns/limits.h"
 
 namespace mesh::dns {
@@ -15,15 +16,8 @@ constexpr std::array<std::string_view, 5> kKinds = {"service", "connect", "virtu
                                                     "addr"};
 constexpr std::uint16_t kSrvPriority = 1, kSrvWeight = 1;
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return out;
-}
-
 bool has_upper(std::string_view text) {
-  return std::any_of(text.begin(), text.end(), [](char c) { return c >= 'A' && c <= 'Z'; });
+  return std::any_of(text.begin(), text.end(), ascii::is_upper);
 }
 
 bool is_kind(std::string_view label) {
@@ -65,7 +59,7 @@ std::optional<Address> from_hex(std::string_view text) {
 }  // namespace
 
 Result<std::string> check_domain(std::string_view text) {
-  std::string domain = lower(text);
+  std::string domain = ascii::lower_case(text);
   if (!domain.empty() && domain.back() == '.') domain.pop_back();
   std::size_t labels = 1, length = 0;
   bool good = !domain.empty() && domain.size() <= 100;
@@ -94,9 +88,9 @@ Zone::Zone(ZoneOptions options, std::shared_ptr<const catalog::Catalog> catalog,
       label += c;
   }
   for (const auto& [name, service] : catalog_->services())
-    if (has_upper(name)) services_.emplace(lower(name), &service);
+    if (has_upper(name)) services_.emplace(ascii::lower_case(name), &service);
   for (const auto& [name, node] : catalog_->nodes())
-    if (has_upper(name)) nodes_.emplace(lower(name), &node);
+    if (has_upper(name)) nodes_.emplace(ascii::lower_case(name), &node);
 }
 
 bool Zone::owns(const Labels& labels) const {
@@ -121,7 +115,7 @@ Reply Zone::no_data() const {
 // Takes what says where off the end: afterwards the last label is the kind, or nothing is left.
 // False: somewhere that is not here.
 bool Zone::strip_places(Labels& labels) const {
-  const std::string datacenter = lower(options_.datacenter);
+  const std::string datacenter = ascii::lower_case(options_.datacenter);
   while (labels.size() >= 2) {
     const std::string& last = labels.back();
     if (last != "dc" && last != "ns" && last != "ap") break;
@@ -201,7 +195,7 @@ std::string Zone::address_name(const Address& address) const {
     name += kDigits[address.bytes()[i] >> 4];
     name += kDigits[address.bytes()[i] & 15];
   }
-  return name + ".addr." + lower(options_.datacenter) + "." + options_.domain;
+  return name + ".addr." + ascii::lower_case(options_.datacenter) + "." + options_.domain;
 }
 
 Reply Zone::endpoints(const Labels& name, std::uint16_t type, std::uint32_t turn) const {
@@ -211,8 +205,9 @@ Reply Zone::endpoints(const Labels& name, std::uint16_t type, std::uint32_t turn
   bool tag_known = tag.empty();
   for (const auto& instance : found->instances) {
     const bool tagged =
-        tag.empty() || std::any_of(instance.details->tags.begin(), instance.details->tags.end(),
-                                   [&tag = tag](const std::string& t) { return lower(t) == tag; });
+        tag.empty() ||
+        std::any_of(instance.details->tags.begin(), instance.details->tags.end(),
+                    [&tag = tag](const std::string& t) { return ascii::lower_case(t) == tag; });
     tag_known = tag_known || tagged;
     if (tagged && usable_(*found, instance)) all.push_back(&instance);
   }

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 
+#include "agent/base/ascii.h"
+
 namespace mesh::identity {
 namespace {
 
@@ -97,10 +99,8 @@ Result<std::string> text_of(BIO* bio) {
 
 bool is_node_name(std::string_view name) {
   return !name.empty() && name.size() <= kMaxNodeName &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                  c == '.' || c == '_' || c == '-';
-         });
+         std::all_of(name.begin(), name.end(),
+                     [](char c) { return ascii::is_alnum(c) || c == '.' || c == '_' || c == '-'; });
 }
 
 Result<PkeyPtr> make_key() {

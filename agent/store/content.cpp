@@ -6,19 +6,13 @@
 #include <iterator>
 #include <utility>
 
+#include "agent/base/ascii.h"
 #include "agent/catalog/definition_reader.h"
 #include "agent/syntax/errors.h"
 #include "agent/syntax/json.h"
 
 namespace mesh::store {
 namespace {
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  for (char& c : out)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return out;
-}
 
 std::string first_error(syntax::ErrorList& errors) {
   auto all = errors.take();
@@ -273,7 +267,7 @@ Content::ServiceState& Content::state_of(std::string_view service) {
   if (at == services_.end()) {
     at = services_.emplace(std::string(service), ServiceState{}).first;
     at->second.name = &at->first;
-    auto& same = by_lower_[lower_case(service)];
+    auto& same = by_lower_[ascii::lower_case(service)];
     same.insert(at->first);
     if (same.size() > 1)
       for (const auto& other : same) touch_name(other);
@@ -317,7 +311,7 @@ void Content::change_definition(Record& record, DefinitionPtr& slot, DefinitionP
 
 // Services whose names differ only in case depend on which of them was first.
 void Content::touch(ServiceState& service) {
-  const auto twins = by_lower_.find(lower_case(*service.name));
+  const auto twins = by_lower_.find(ascii::lower_case(*service.name));
   if (twins == by_lower_.end() || twins->second.size() < 2)
     touched_.insert(*service.name);
   else

@@ -4,19 +4,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/base/ascii.h"
 #include "agent/store/config_values.h"
 #include "agent/store/content.h"
 #include "agent/syntax/errors.h"
 
 namespace mesh::store {
 namespace {
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  for (char& c : out)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return out;
-}
 
 // The rules of files tell where the other definition is.
 constexpr std::string_view kNoFile = "@";
@@ -60,7 +54,7 @@ Revision Content::first_of(const ServiceState& service) {
 
 // Of services whose names differ only in case: the one that was first. Null: that is this one.
 const std::string* Content::winner_of_case(const std::string& name) const {
-  auto same = by_lower_.find(lower_case(name));
+  auto same = by_lower_.find(ascii::lower_case(name));
   if (same == by_lower_.end() || same->second.size() < 2) return nullptr;
   const std::string* winner = nullptr;
   // Those with instances before those that only entries are for.
@@ -187,7 +181,7 @@ std::shared_ptr<const catalog::Catalog::Nodes> Content::build_nodes() {
     return nullptr;
   };
   const auto add = [&](const catalog::Node& node, bool gone) -> std::string {
-    if (auto it = lower.find(lower_case(node.name)); it != lower.end())
+    if (auto it = lower.find(ascii::lower_case(node.name)); it != lower.end())
       return fmt::format("the name differs only in case from node \"{}\"", it->second);
     if (auto it = by_address.find(node.address); it != by_address.end() && !gone)
       return fmt::format("{} is the address of node \"{}\"", node.address.to_string(), it->second);
@@ -209,7 +203,7 @@ std::shared_ptr<const catalog::Catalog::Nodes> Content::build_nodes() {
       if (node.cidrs[i].overlaps(node.cidrs[i - 1]))
         return fmt::format("{} and {} overlap", node.cidrs[i - 1].to_string(),
                            node.cidrs[i].to_string());
-    lower.emplace(lower_case(node.name), node.name);
+    lower.emplace(ascii::lower_case(node.name), node.name);
     by_address.emplace(node.address, node.name);
     for (const auto& cidr : node.cidrs) ranges.emplace(cidr, node.name);
     catalog::Node entry = node;
@@ -279,7 +273,7 @@ std::shared_ptr<const catalog::Catalog> Content::build_catalog() {
     else
       changed[name] = std::move(built);
     if (!empty) continue;
-    auto twins = by_lower_.find(lower_case(name));
+    auto twins = by_lower_.find(ascii::lower_case(name));
     twins->second.erase(name);
     for (const auto& other : twins->second) touch_name(other);
     if (twins->second.empty()) by_lower_.erase(twins);

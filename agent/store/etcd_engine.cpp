@@ -2,13 +2,13 @@
 #include "agent/store/etcd_engine.h"
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <random>
 #include <utility>
 
+#include "agent/base/await.h"
 #include "agent/store/tls.h"
 
 namespace mesh::store {
@@ -17,7 +17,6 @@ namespace {
 namespace net = boost::asio;
 using etcd::Header;
 
-constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 constexpr std::size_t kMaxLineBytes = 16 * 1024 * 1024;
 constexpr std::size_t kMaxIdle = 2;
 constexpr std::size_t kSmallAnswer = 1024 * 1024;

@@ -5,7 +5,6 @@
 #include <sys/socket.h>
 
 #include <array>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/ssl/stream.hpp>
@@ -17,6 +16,8 @@
 #include <boost/beast/http.hpp>
 #include <optional>
 
+#include "agent/base/await.h"
+
 namespace mesh::store {
 namespace {
 
@@ -26,7 +27,6 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using tcp = net::ip::tcp;
 
-constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 constexpr std::size_t kBufferBytes = 64 * 1024;
 
 tl::unexpected<Error> failed(std::string_view what, const beast::error_code& code) {

@@ -2,10 +2,11 @@
 #include "agent/store/registrar.h"
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
+
+#include "agent/base/await.h"
 
 namespace mesh::store {
 namespace {
@@ -13,7 +14,6 @@ namespace {
 namespace net = boost::asio;
 using std::chrono::milliseconds;
 
-constexpr auto kAwait = net::as_tuple(net::use_awaitable);
 constexpr milliseconds kTick{1000};
 constexpr milliseconds kRetry{500};
 constexpr std::size_t kBatch = 60;  // two operations each stay below Transaction::kMaxOperations

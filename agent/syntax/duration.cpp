@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 
+#include "agent/base/ascii.h"
 #include "agent/syntax/errors.h"
 
 namespace mesh::syntax {
@@ -31,7 +32,7 @@ constexpr std::array kUnits{
 // Below 1e18 times 3.6e12.
 __extension__ using Wide = unsigned __int128;
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+using ascii::is_digit;
 
 std::optional<std::uint64_t> unit_of(std::string_view name) {
   for (const auto& unit : kUnits)

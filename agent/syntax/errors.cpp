@@ -27,6 +27,10 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+tl::unexpected<std::vector<ConfigError>> refuse(const std::string& file, std::string what) {
+  return tl::unexpected(std::vector<ConfigError>{{file, {}, {}, std::move(what)}});
+}
+
 std::string ConfigError::to_string() const {
   std::string out = file;
   if (at.line != 0) out += fmt::format(":{}:{}", at.line, at.column);

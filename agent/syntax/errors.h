@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <tl/expected.hpp>
 #include <vector>
 
 namespace mesh::syntax {
@@ -45,6 +46,9 @@ class ErrorList {
   std::vector<ConfigError> errors_;
   std::size_t omitted_ = 0;
 };
+
+// What a reader returns that has one thing to say about a file as a whole.
+tl::unexpected<std::vector<ConfigError>> refuse(const std::string& file, std::string what);
 
 // Text from a file made fit for a message: control characters escaped, at most 64 bytes of it.
 std::string printable(std::string_view text);

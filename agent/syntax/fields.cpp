@@ -5,19 +5,21 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/base/ascii.h"
 #include "agent/syntax/decode.h"
 
 namespace mesh::syntax {
 namespace {
 
-bool is_upper(char c) { return c >= 'A' && c <= 'Z'; }
-bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-char lower(char c) { return is_upper(c) ? static_cast<char>(c - 'A' + 'a') : c; }
+using ascii::is_digit;
+using ascii::is_lower;
+using ascii::is_upper;
+using ascii::to_lower;
 
 bool same_letters(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(),
-                                            [](char x, char y) { return lower(x) == lower(y); });
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](char x, char y) {
+           return to_lower(x) == to_lower(y);
+         });
 }
 
 // A word begins at `i`: "TLSMinVersion" has three, "ConnectTimeoutMs" as well.
@@ -31,7 +33,7 @@ bool is_snake_of(std::string_view camel, std::string_view written) {
   std::size_t at = 0;
   for (std::size_t i = 0; i < camel.size(); ++i) {
     if (begins_word(camel, i) && (at == written.size() || written[at++] != '_')) return false;
-    if (at == written.size() || lower(written[at++]) != lower(camel[i])) return false;
+    if (at == written.size() || to_lower(written[at++]) != to_lower(camel[i])) return false;
   }
   return at == written.size();
 }
@@ -40,7 +42,7 @@ bool is_snake_of(std::string_view camel, std::string_view written) {
 std::string plain(std::string_view key) {
   std::string out;
   for (char c : key.substr(0, 64))
-    if (c != '_' && c != '-') out += lower(c);
+    if (c != '_' && c != '-') out += to_lower(c);
   return out;
 }
 

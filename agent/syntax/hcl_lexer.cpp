@@ -8,6 +8,8 @@
 #include <limits>
 #include <utility>
 
+#include "agent/base/ascii.h"
+
 namespace mesh::syntax {
 namespace {
 
@@ -15,8 +17,9 @@ constexpr std::string_view kNoInterpolation =
     "\"${\" begins an interpolation, and there is nothing to interpolate here: write the value "
     "itself (\"$${\" is taken as it is)";
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+using ascii::is_digit;
+
+bool begins_name(char c) { return ascii::is_letter(c) || c == '_'; }
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 int digit_value(char c) {
@@ -164,7 +167,7 @@ HclLexer::Outcome HclLexer::next() {
     default:
       break;
   }
-  if (is_letter(c)) return name(std::move(token));
+  if (begins_name(c)) return name(std::move(token));
   if (is_digit(c) || ((c == '-' || c == '.') && is_digit(peek(1))) ||
       (c == '-' && peek(1) == '.' && is_digit(peek(2))))
     return number(std::move(token));
@@ -178,7 +181,7 @@ HclLexer::Outcome HclLexer::next() {
 
 HclLexer::Outcome HclLexer::name(HclToken token) {
   const std::size_t start = at_;
-  while (is_letter(peek()) || is_digit(peek()) || peek() == '-' || peek() == '.') ++at_;
+  while (begins_name(peek()) || is_digit(peek()) || peek() == '-' || peek() == '.') ++at_;
   token.kind = HclToken::Kind::Name;
   token.text = text_.substr(start, at_ - start);
   return token;
@@ -212,7 +215,7 @@ HclLexer::Outcome HclLexer::number(HclToken token) {
     at_ = digits + 1;
     return based_number(std::move(token), start, negative, 8);
   }
-  if (is_letter(peek()) || peek() == '.')
+  if (begins_name(peek()) || peek() == '.')
     return refuse(start,
                   fmt::format("\"{}...\" is not a number: such values stand in double quotes",
                               printable(text_.substr(start, at_ + 1 - start))));
@@ -236,7 +239,7 @@ HclLexer::Outcome HclLexer::based_number(HclToken token, std::size_t start, bool
                                          int base) {
   const std::size_t digits = at_;
   std::uint64_t magnitude = 0;
-  for (; is_digit(peek()) || is_letter(peek()) || peek() == '.'; ++at_) {
+  for (; is_digit(peek()) || begins_name(peek()) || peek() == '.'; ++at_) {
     const int value = peek() == '.' || peek() == '_' ? 16 : digit_value(peek());
     if (value >= base)
       return refuse(start, base == 8 ? "a number that begins with 0 is octal: only 0 to 7"
@@ -366,7 +369,7 @@ HclLexer::Outcome HclLexer::heredoc(HclToken token) {
   const bool indented = peek() == '-';
   if (indented) ++at_;
   const std::size_t word_start = at_;
-  while (is_letter(peek()) || is_digit(peek())) ++at_;
+  while (begins_name(peek()) || is_digit(peek())) ++at_;
   const std::string_view word = text_.substr(word_start, at_ - word_start);
   if (peek() == '\r' && peek(1) == '\n') ++at_;
   if (word.empty() || peek() != '\n')

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "agent/base/ascii.h"
 #include "agent/syntax/text.h"
 
 namespace mesh::syntax {
@@ -95,7 +96,7 @@ class TreeBuilder final : public nlohmann::json_sax<nlohmann::json> {
       cursor_ += 3;
     } else if (first == 'f') {
       cursor_ += 4;
-    } else if (first == '-' || is_digit(first)) {
+    } else if (first == '-' || ascii::is_digit(first)) {
       // Exactly one number: after a leading zero the parser begins another token.
       if (first == '-') first = text_[cursor_++];
       if (first != '0') skip_digits();
@@ -122,10 +123,9 @@ class TreeBuilder final : public nlohmann::json_sax<nlohmann::json> {
     }
   }
 
-  static bool is_digit(char c) { return c >= '0' && c <= '9'; }
   [[nodiscard]] char peek() const { return cursor_ < text_.size() ? text_[cursor_] : '\0'; }
   void skip_digits() {
-    while (is_digit(peek())) ++cursor_;
+    while (ascii::is_digit(peek())) ++cursor_;
   }
 
   bool refuse(Position at, std::string_view what) {

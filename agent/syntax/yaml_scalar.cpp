@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "agent/base/ascii.h"
 #include "agent/syntax/go_integer.h"
 
 namespace mesh::syntax {
@@ -28,7 +29,7 @@ constexpr std::array<std::string_view, 12> kNoNumber{".nan",  ".NaN",  ".NAN",  
                                                      ".Inf",  ".INF",  "+.inf", "+.Inf",
                                                      "+.INF", "-.inf", "-.Inf", "-.INF"};
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+using ascii::is_digit;
 
 // [-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?
 bool looks_like_float(std::string_view text) {

@@ -37,6 +37,8 @@ function(mesh_add_test name)
   else()
     target_compile_options(${name} PRIVATE -O1)
   endif()
+  # Fixtures of a test are named for it alone.
+  set_target_properties(${name} PROPERTIES UNITY_BUILD OFF)
   mesh_collect_target(mesh_tests_${ARG_LABEL} ${name})
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}

@@ -14,21 +14,10 @@
 #include <vector>
 
 #include "tests/support/peer/commands.h"
+#include "tests/support/peer/pattern.h"
 
 namespace mesh::peer {
 namespace {
-
-// splitmix64: eight bytes of the stream from key and position, without state.
-std::uint64_t word_at(std::uint64_t key, std::uint64_t index) {
-  std::uint64_t z = key + (index + 1) * 0x9e3779b97f4a7c15ull;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return z ^ (z >> 31);
-}
-
-char byte_at(std::uint64_t key, std::uint64_t offset) {
-  return static_cast<char>(word_at(key, offset / 8) >> (offset % 8 * 8));
-}
 
 void fill_pattern(std::uint64_t key, std::uint64_t offset, char* bytes, std::size_t size) {
   for (std::size_t i = 0; i < size; ++i) bytes[i] = byte_at(key, offset + i);

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "tests/support/peer/commands.h"
+#include "tests/support/peer/pattern.h"
 
 namespace mesh::peer {
 namespace {
@@ -23,12 +24,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kWindow = 256 * 1024;  // sent and not echoed yet, a connection
-
-char byte_at(std::uint64_t key, std::uint64_t offset) {
-  std::uint64_t z = key + (offset / 8 + 1) * 0x9e3779b97f4a7c15ull;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  return static_cast<char>((z ^ (z >> 27)) >> (offset % 8 * 8));
-}
 
 struct Echoed {
   UniqueFd fd;
