@@ -17,6 +17,11 @@ void one(metrics::TextWriter& out, std::string_view name, std::string_view help,
 
 Status AgentCollector::collect(metrics::TextWriter& out) {
   const relay::Counters r = relay_.counters();
+  std::size_t lost = 0;
+  {
+    std::lock_guard lock(mutex_);
+    lost = lost_;
+  }
   out.family("mesh_relay_connections_total", "Relayed connections by how they ended.",
              Type::Counter);
   out.sample(LabelSet{{"result", "completed"}}, r.completed.get());
@@ -37,6 +42,9 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
       r.accepted.get());
   one(out, "mesh_relay_taken_over_total", "Connections that the agent before this one had open.",
       Type::Counter, r.taken_over.get());
+  one(out, "mesh_relay_taken_over_lost_total",
+      "Connections that the agent before this one had open and that could not go on.",
+      Type::Counter, lost);
   one(out, "mesh_relay_accept_errors_total", "accept4 failures for want of descriptors or memory.",
       Type::Counter, r.accept_errors.get());
   one(out, "mesh_relay_connections_active", "Relayed connections that are open.", Type::Gauge,

@@ -28,6 +28,11 @@ class AgentCollector final : public metrics::Collector {
     fallbacks_ = fallbacks;
   }
 
+  void add_lost(std::size_t connections) {
+    std::lock_guard lock(mutex_);
+    lost_ += connections;
+  }
+
   [[nodiscard]] std::string_view name() const override { return "agent"; }
   Status collect(metrics::TextWriter& out) override;
 
@@ -37,6 +42,7 @@ class AgentCollector final : public metrics::Collector {
   std::mutex mutex_;
   workload::Counters workloads_;
   std::size_t missing_listeners_ = 0;
+  std::size_t lost_ = 0;
   capture::Revoker::Counts revoked_;
   std::array<std::size_t, bpf::kBalanceFallbacks> fallbacks_{};
 };

@@ -35,6 +35,7 @@ Status App::start_parts() {
   if (!manager) return context(manager.error(), "start");
   manager_ = std::move(*manager);
   if (options_.takeover) MESH_TRY(ask_former(), "takeover");
+  if (former_) kept_.reset();  // what runs is newer
   // Sockets before programs: when a port is taken, nothing has been attached yet.
   MESH_TRY(start_endpoints(), "start");
   MESH_TRY(start_datapath(), "start");
@@ -43,6 +44,7 @@ Status App::start_parts() {
   add_debug_pages();
   prepare_handover();
   if (former_) MESH_TRY(take_over(), "takeover");
+  if (kept_) accept_when_ready();
 
   signals_.add(SIGTERM);
   signals_.add(SIGINT);
@@ -89,6 +91,7 @@ Status App::start_datapath() {
             datapath_->programs().adopted() ? "adopted" : "made", options_.pin_dir);
   for (const auto& d : datapath_->programs().degraded())
     log::warn("degraded: {}: {}", d.feature, d.reason);
+  if (kept_) listeners = open_kept();
   if (!former_) {
     datapath_->forget_legs();
     MESH_TRY(datapath_->set_accel(datapath_->accel()), "runtime settings");
@@ -102,7 +105,7 @@ Status App::start_datapath() {
 
   relay::PoolOptions relay_options;
   relay_options.workers = options_.relay_threads;
-  relay_options.accepting = !former_;
+  relay_options.accepting = !former_ && !kept_;
   auto pool = relay::Pool::create(relay_options);
   if (!pool) return context(std::move(pool).error(), "relay");
   relay_ = std::move(*pool);
@@ -115,6 +118,7 @@ Status App::start_datapath() {
   });
   mesh_collector_ = std::make_unique<metrics::MeshCollector>(*metrics_source_);
   agent_collector_ = std::make_unique<AgentCollector>(*relay_, *datapath_);
+  agent_collector_->add_lost(kept_lost_);
   MESH_TRY(registry_.add(*mesh_collector_), "metrics");
   MESH_TRY(registry_.add(*agent_collector_), "metrics");
   MESH_TRY(registry_.add(process_collector_), "metrics");
@@ -161,6 +165,7 @@ Status App::start_datapath() {
   MESH_TRY(controller_->adopted_all(), "capture");
   controller_->inherit({});
   enrolled_ = true;
+  if (kept_) take_kept();
   return {};
 }
 
@@ -292,17 +297,20 @@ Status App::ask_former() {
   auto former = takeover::Successor::ask(options_.admin_socket, MESH_ABI_VERSION, MESH_VERSION);
   if (!former) return tl::unexpected(std::move(former).error());
   former_ = std::move(*former);
+  if (!former_ && options_.tell_taken_over >= 0) return fail("no agent runs here");
   if (!former_) log::info("takeover: no agent runs here, so this is an ordinary start");
   return {};
 }
 
 int run_agent(const Options& given) {
+  auto passed = take_listen_fds();
   Options options = given;
   if (auto status = find_node_cidrs(options); !status) {
     log::error("{}", status.error().what);
     return 1;
   }
   App app(options);
+  app.find_kept(std::move(passed));
   if (auto status = app.start(); !status) {
     log::error("{}", status.error().what);
     return 1;

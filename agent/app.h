@@ -16,6 +16,10 @@ Status find_node_cidrs(Options& options);
 // Blocks until SIGTERM or SIGINT. The result is the process's exit code; errors have been logged.
 int run_agent(const Options& options);
 
+// Runs the agent in a process of its own with --takeover; returns when that has taken over (0) or
+// failed to (1).
+int run_reload(Options options);
+
 // Loads and pins the programs with no workload classified: mesh destinations are refused until an
 // agent adopts them.
 int run_guard(const Options& options);

@@ -9,6 +9,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <csignal>
 #include <mutex>
 #include <optional>
@@ -22,6 +23,7 @@
 #include "agent/admin/switches.h"
 #include "agent/agent_collector.h"
 #include "agent/app_takeover.h"
+#include "agent/base/listen_fds.h"
 #include "agent/base/log.h"
 #include "agent/base/netns.h"
 #include "agent/base/pace.h"
@@ -44,6 +46,7 @@
 #include "agent/store/store_source.h"
 #include "agent/store/tls.h"
 #include "agent/store_monitor.h"
+#include "agent/takeover/kept.h"
 #include "agent/tls_collector.h"
 #include "agent/workload/discovery.h"
 #include "mesh/abi.h"
@@ -58,8 +61,10 @@ inline constexpr std::chrono::seconds kVerify{5};  // a part of the maps
 
 class App {
  public:
-  explicit App(const Options& options) : options_(options), signals_(io_), heartbeat_(io_) {}
+  explicit App(const Options& options)
+      : options_(options), signals_(io_), heartbeat_(io_), ready_timer_(io_) {}
 
+  void find_kept(Result<std::vector<PassedFd>> passed);
   Status start();  // tells a former agent when it fails
   void run() { io_.run(); }
   void stop();
@@ -82,7 +87,13 @@ class App {
   void beat();
   void tell_manager();
   void await_signal();
+  void on_signal(int signal);
   void begin_drain();
+  void begin_keep();
+  Result<std::uint32_t> keep();
+  std::vector<relay::HandedListener> open_kept();
+  void take_kept();
+  void accept_when_ready();
   void drain();
   void stop_drain();
   void prepare_handover();
@@ -127,6 +138,7 @@ class App {
   Pace verify_{kVerify};
   bool draining_ = false;
   bool heart_stopped_ = false;
+  bool keeping_ = false;      // leaving connections to the service manager
   bool drain_later_ = false;  // a signal came during a handover
   std::thread drain_thread_;
   std::string no_revocation_;  // why open connections cannot be ended; empty: they can
@@ -135,6 +147,10 @@ class App {
   std::unique_ptr<takeover::Successor> former_;   // of the agent before this one
   std::unique_ptr<takeover::Handover> handover_;  // to the agent after this one
   std::thread follow_thread_;
+  std::unique_ptr<takeover::Kept> kept_;  // of an agent that has ended
+  std::size_t kept_lost_ = 0;
+  boost::asio::steady_timer ready_timer_;
+  std::chrono::steady_clock::time_point accept_anyway_;
   bool enrolled_ = false;
   bool catalog_seen_ = false;
   std::shared_ptr<const catalog::Catalog> files_;  // of --config-dir; null: not read yet

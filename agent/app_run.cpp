@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // While it runs: the heart, signals, what is asked of it, and the end.
+#include <unistd.h>
+
 #include "agent/app_impl.h"
 
 namespace mesh {
@@ -150,23 +152,29 @@ void App::add_debug_pages() {
 void App::await_signal() {
   signals_.async_wait([this](boost::system::error_code code, int signal) {
     if (code) return;
-    if (draining_) {
-      log::info("signal {}: draining already, {} relayed connections are open", signal,
-                relay_->active());
-      await_signal();
-      return;
-    }
-    if (handover_->busy()) {
-      log::info("signal {}: a new agent is taking over; if it fails this one drains", signal);
-      drain_later_ = true;
-      await_signal();
-      return;
-    }
-    log::info("signal {}: draining", signal);
-    draining_ = true;
+    on_signal(signal);
     await_signal();
-    begin_drain();
   });
+}
+
+void App::on_signal(int signal) {
+  if (draining_) {
+    log::info("signal {}: stopping already, {} relayed connections are open", signal,
+              relay_->active());
+    return;
+  }
+  if (handover_->busy()) {
+    log::info("signal {}: a new agent is taking over; if it fails this one drains", signal);
+    drain_later_ = true;
+    return;
+  }
+  draining_ = true;
+  if (options_.keep_on_stop && signal == SIGTERM) {
+    log::info("signal {}: keeping connections for the next start", signal);
+    return begin_keep();
+  }
+  log::info("signal {}: draining", signal);
+  begin_drain();
 }
 
 // Start in reverse. New relayed connections are refused at once; the programs and maps stay pinned,
@@ -202,7 +210,16 @@ void App::drain() {
 }
 
 Status App::take_over() {
-  MESH_TRY(mesh::take_over(parts(), *former_, [this] { return not_ready(); }), "take over");
+  std::size_t lost = 0;
+  MESH_TRY(mesh::take_over(
+               parts(), *former_, [this] { return not_ready(); }, lost),
+           "take over");
+  agent_collector_->add_lost(lost);
+  if (options_.tell_taken_over >= 0) {
+    // Nobody may be waiting any more.
+    (void)!::write(options_.tell_taken_over, "1", 1);
+    ::close(options_.tell_taken_over);
+  }
   follow_thread_ = std::thread([this] {
     former_->follow([this](relay::TakenOver one) {
       if (auto status = relay_->adopt(std::move(one)); !status)
@@ -227,6 +244,12 @@ void App::prepare_handover() {
                                    draining_ = true;
                                    begin_drain();
                                  },
+                             .succeeded =
+                                 [this](pid_t successor) {
+                                   // It belongs to the service from here on.
+                                   if (auto told = manager_.main_process(successor); !told)
+                                     log::warn("{}", told.error().what);
+                                 },
                              .finished = [this] { io_.stop(); }},
                             options_.drain_timeout);
   admin_server_->handle_connection(
@@ -234,11 +257,13 @@ void App::prepare_handover() {
       [this](const nlohmann::json& request) -> Result<nlohmann::json> {
         MESH_TRY(takeover::check_request(request, MESH_ABI_VERSION, MESH_VERSION), "takeover");
         if (handover_->busy()) return fail("another agent is taking over already");
+        if (keeping_)
+          return fail("the running agent ends and keeps what it has for the next start");
         log::info("takeover: a new agent asks for it");
         return nlohmann::json{{"version", MESH_VERSION}, {"abi", MESH_ABI_VERSION}};
       },
       [this](UniqueFd connection) {
-        if (handover_->busy()) return;
+        if (handover_->busy() || keeping_) return;
         stop_drain();
         handover_->begin(std::move(connection));
       });

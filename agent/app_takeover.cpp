@@ -19,17 +19,6 @@ constexpr std::chrono::seconds kControlAnswer{5};
 constexpr std::chrono::seconds kReady{20};      // the running agent waits for 30
 constexpr std::chrono::seconds kIdentities{5};  // of these
 
-// Runs on the control thread and waits for it. The state is shared: what comes too late finds a
-// place to go.
-Status on_control(net::io_context& io, std::function<Status()> what) {
-  auto promise = std::make_shared<std::promise<Status>>();
-  auto future = promise->get_future();
-  net::post(io, [promise, what = std::move(what)] { promise->set_value(what()); });
-  if (future.wait_for(kControlAnswer) != std::future_status::ready)
-    return fail("the control thread did not answer within {} s", kControlAnswer.count());
-  return future.get();
-}
-
 void on_control_or_log(net::io_context& io, std::function<void()> what) {
   auto done = on_control(io, [what = std::move(what)]() -> Status {
     what();
@@ -45,6 +34,16 @@ Status duplicate(int fd, UniqueFd& into) {
 }
 
 }  // namespace
+
+// The state is shared: what comes too late finds a place to go.
+Status on_control(net::io_context& io, std::function<Status()> what) {
+  auto promise = std::make_shared<std::promise<Status>>();
+  auto future = promise->get_future();
+  net::post(io, [promise, what = std::move(what)] { promise->set_value(what()); });
+  if (future.wait_for(kControlAnswer) != std::future_status::ready)
+    return fail("the control thread did not answer within {} s", kControlAnswer.count());
+  return future.get();
+}
 
 std::unique_ptr<takeover::Handover> make_handover(const TakeoverParts& parts, Heart heart,
                                                   std::chrono::milliseconds drain_timeout) {
@@ -85,8 +84,9 @@ std::unique_ptr<takeover::Handover> make_handover(const TakeoverParts& parts, He
       parts.controller.thaw();
     });
   };
-  host.handed_over = [parts] {
-    on_control_or_log(parts.io, [parts] {
+  host.handed_over = [parts, heart](pid_t successor) {
+    on_control_or_log(parts.io, [parts, heart, successor] {
+      if (successor > 0) heart.succeeded(successor);
       parts.admin.release();
       parts.metrics.release();
       // Said goodbye to in time, so that no connection is put on one that has gone.
@@ -99,7 +99,7 @@ std::unique_ptr<takeover::Handover> make_handover(const TakeoverParts& parts, He
 }
 
 Status take_over(const TakeoverParts& parts, takeover::Successor& former,
-                 const std::function<std::optional<std::string>()>& not_ready) {
+                 const std::function<std::optional<std::string>()>& not_ready, std::size_t& lost) {
   const auto began = Clock::now();
   const auto run = [&] {
     parts.io.restart();
@@ -123,11 +123,12 @@ Status take_over(const TakeoverParts& parts, takeover::Successor& former,
     log::error("takeover: {}", status.error().what);
   if (auto status = parts.relay.start_accepting(); !status)
     log::error("takeover: {}", status.error().what);
-  std::size_t lost = 0;
   for (auto& one : *taken)
     if (auto status = parts.relay.adopt(std::move(one)); !status) {
       if (lost++ == 0) log::error("takeover: a connection is lost: {}", status.error().what);
     }
+  // What they are allowed may have changed while they were on their way.
+  parts.controller.judge_open();
   log::info("takeover: {} relayed connections go on here, {} are lost", taken->size() - lost, lost);
   return {};
 }

@@ -33,7 +33,8 @@ struct TakeoverParts {
 struct Heart {
   std::function<void()> stop;
   std::function<void()> start;
-  std::function<void()> finished;  // nothing is left in this process
+  std::function<void(pid_t)> succeeded;  // by this process, if it is known
+  std::function<void()> finished;        // nothing is left in this process
 };
 
 // Hands the parts, which must outlive it, over to a successor.
@@ -42,8 +43,11 @@ std::unique_ptr<takeover::Handover> make_handover(const TakeoverParts& parts, He
 
 // The other side, on the control thread, which does not run yet: everything is prepared as far as
 // it can be beside the running agent; then its connections are taken. `not_ready` as for /readyz.
-// Without error the datapath, the listeners and the connections are ours.
+// Without error the datapath, the listeners and the connections are ours, but for those `lost`.
 Status take_over(const TakeoverParts& parts, takeover::Successor& former,
-                 const std::function<std::optional<std::string>()>& not_ready);
+                 const std::function<std::optional<std::string>()>& not_ready, std::size_t& lost);
+
+// Runs `what` on the control thread and waits for it; from any other thread.
+Status on_control(boost::asio::io_context& io, std::function<Status()> what);
 
 }  // namespace mesh

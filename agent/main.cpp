@@ -20,6 +20,8 @@ int main(int argc, char** argv) {
   switch (options->command) {
     case mesh::Command::Run:
       return mesh::run_agent(*options);
+    case mesh::Command::Reload:
+      return mesh::run_reload(*options);
     case mesh::Command::Guard:
       return mesh::run_guard(*options);
     case mesh::Command::Cleanup:

@@ -32,7 +32,8 @@ constexpr const char* kDescription =
 constexpr const char* kFooter =
     "Every flag may also come from the environment: --node-cidr from MESH_AGENT_NODE_CIDR, and so "
     "on.\n"
-    "Signals: SIGTERM or SIGINT drains relayed connections and exits; the BPF programs stay and "
+    "Signals: SIGTERM or SIGINT drains relayed connections (see --on-stop) and exits; the BPF "
+    "programs stay and "
     "keep local\n"
     "connections going until `mesh-agent cleanup`. To upgrade without losing a connection, start "
     "the new\n"
@@ -88,6 +89,7 @@ struct Texts {
   std::string vip_cidr6{catalog::kDefaultVipPrefix6};
   std::string log_format = "text";
   std::string default_policy = "allow";
+  std::string on_stop = "drain";
   unsigned drain_seconds = 30;
   unsigned leaf_ttl_seconds = 72 * 3600;
   std::string store;
@@ -169,6 +171,7 @@ Status convert(const Texts& texts, Options& options) {
   if (!domain) return context(std::move(domain).error(), "--dns-domain");
   options.dns_domain = *domain;
   if (auto status = convert_store(texts, options); !status) return status;
+  options.keep_on_stop = texts.on_stop == "keep";
   options.drain_timeout = std::chrono::seconds(texts.drain_seconds);
   options.leaf_ttl = std::chrono::seconds(texts.leaf_ttl_seconds);
   if (!options.identity_dir.empty() && !options.svid_dir.empty())
@@ -323,6 +326,11 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
                "Take over from the agent that runs on this admin socket: its listeners and open "
                "connections go on here, and it exits. Without one it is an ordinary start")
       ->envname("MESH_AGENT_TAKEOVER");
+  add("--on-stop", texts.on_stop,
+      "What SIGTERM does with relayed connections: drain lets them finish, keep leaves them to the "
+      "service manager for the next start (drain where it has no store). SIGINT always drains")
+      ->check(CLI::IsMember({"drain", "keep"}))
+      ->type_name("WHAT");
   add("--drain-timeout", texts.drain_seconds,
       "How long SIGTERM waits for relayed connections, in seconds")
       ->type_name("SECONDS");
@@ -357,6 +365,10 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
                    Command::ShowConnections));
   command("cleanup", "Detach and unpin everything, of any version; open local connections go on",
           Command::Cleanup);
+  command("reload",
+          "Start this program in place of the agent that runs, with --takeover, and return when it "
+          "has: ExecReload= of a unit",
+          Command::Reload);
   command("guard", "Pin a deny for mesh destinations until the agent starts; for a boot unit",
           Command::Guard);
   auto* health =
@@ -404,7 +416,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   auto status = choose_place(options, texts.store, argc, argv);
   if (status) status = convert(texts, options);
   // The guard can do with what is the mesh's.
-  const bool needs_ranges = options.command == Command::Run ||
+  const bool needs_ranges = options.command == Command::Run || options.command == Command::Reload ||
                             (options.command == Command::Guard && options.mesh_cidrs.empty());
   if (status && needs_ranges && options.node_cidrs.empty() && options.config_dir.empty())
     status = fail(

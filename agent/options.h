@@ -18,6 +18,7 @@ namespace mesh {
 
 enum class Command {
   Run,
+  Reload,
   Preflight,
   ShowStatus,
   ShowConnections,
@@ -59,6 +60,8 @@ struct Options {
   bool disable_kernel_tls = false;
   std::chrono::milliseconds drain_timeout{30'000};
   bool takeover = false;       // from the agent that runs, if one does
+  bool keep_on_stop = false;   // connections, for the next start
+  int tell_taken_over = -1;    // Reload: written to once the takeover is done
   unsigned relay_threads = 0;  // 0: one per core
   bool disable_tracing = false;
   std::string log_level;

@@ -4,8 +4,12 @@
 // nothing.
 #pragma once
 
+#include <sys/types.h>
+
+#include <chrono>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "agent/base/result.h"
 #include "agent/base/unique_fd.h"
@@ -26,7 +30,20 @@ class ServiceManager {
   // up for by the next.
   Status tell(const State& state);
 
+  // These from any thread.
+  [[nodiscard]] bool listens() const { return socket_.valid(); }
+  // The next process of the service gets a copy of this descriptor by this name (listen_fds.h).
+  // What the manager does not keep, for want of room or because it was never asked to keep any, it
+  // closes without a word. It does not look at what is stored, so it may well be hung up.
+  Status store(std::string_view name, const UniqueFd& fd) const;
+  Status remove(std::string_view name) const;  // all of that name
+  // Returns when everything said before has been heard and acted on.
+  Status settle(std::chrono::milliseconds limit) const;
+  Status main_process(pid_t pid) const;  // the service goes on in another process
+
  private:
+  Status send(std::string_view message, int fd = -1) const;
+
   UniqueFd socket_;
   std::string address_;  // as connect(2) wants it
   std::string told_;

@@ -366,6 +366,12 @@ Status Datapath::heartbeat() {
   return write_runtime();
 }
 
+Status Datapath::come_back_within(std::chrono::milliseconds time) {
+  runtime_.heartbeat_ns =
+      monotonic_ns() + static_cast<std::uint64_t>(std::chrono::nanoseconds(time).count());
+  return write_runtime();
+}
+
 Status Datapath::stop_heartbeat() {
   runtime_.heartbeat_ns = 0;
   return write_runtime();

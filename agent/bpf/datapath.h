@@ -123,7 +123,10 @@ class Datapath {
   Status take_over();
 
   // Liveness and switches.
-  Status heartbeat();       // every 250 ms while the agent can take connections
+  Status heartbeat();  // every 250 ms while the agent can take connections
+  // As if it went on beating until then: the listeners are somebody's who gives them to the next
+  // agent. Without them connections are refused all the same.
+  Status come_back_within(std::chrono::milliseconds time);
   Status stop_heartbeat();  // refuse relayed connections from now on
   Status set_accel(const AccelSettings& settings);
   Status set_metrics(bool enabled);

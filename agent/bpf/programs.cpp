@@ -162,6 +162,14 @@ Status Programs::load(const Options& options) {
   return {};
 }
 
+std::uint32_t Programs::maps_id() const {
+  bpf_map_info info{};
+  __u32 length = sizeof info;
+  if (bpf_obj_get_info_by_fd(bpf_map__fd(skeleton_->maps.mesh_socks), &info, &length) != 0)
+    return 0;
+  return info.id;
+}
+
 std::vector<ProgramInfo> Programs::verified() const {
   std::vector<ProgramInfo> all;
   bpf_program* program = nullptr;

@@ -60,6 +60,8 @@ class Programs {
 
   [[nodiscard]] mesh_bpf& skeleton() const { return *skeleton_; }
   [[nodiscard]] bool adopted() const { return pins_.adopted(); }
+  // The kernel's id of one of the maps: another one after a cleanup. 0: it cannot be asked.
+  [[nodiscard]] std::uint32_t maps_id() const;
   [[nodiscard]] std::uint64_t generation() const { return generation_; }
   [[nodiscard]] const std::vector<Degraded>& degraded() const { return degraded_; }
   [[nodiscard]] std::vector<ProgramInfo> verified() const;

@@ -63,6 +63,8 @@ class Controller {
   void on_catalog(std::shared_ptr<const catalog::Catalog> catalog);
   // Something beside the catalog and the workloads has changed: health.
   void refresh() { schedule_apply(); }
+  // Connections are open that no change of intentions has found here.
+  void judge_open() { revoker_.wake(); }
   // Tries again to enrol workloads that could not be (out of descriptors, say), and to open
   // listeners that could not be (a process of the pod has the port). About once a second.
   void retry_enrolment();

@@ -36,6 +36,7 @@ void Connection::resume() {
   paused_ = false;
   for (Leg* leg : {&client_leg_, &server_leg_}) {
     leg->share();  // the copies that were exported may still be on their way
+    leg->end_in_order();
     if (leg->is_open() && !leg->resume()) return end(End::Reset);
   }
   if (idle_) arm(options_.mesh_idle_timeout, DialReason::Handshake);

@@ -167,6 +167,11 @@ void Leg::abort() {
   leave();
 }
 
+void Leg::end_in_order() {
+  const linger off{0, 0};
+  if (fd_) (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+}
+
 int Leg::connect_error() const {
   int error = 0;
   socklen_t length = sizeof(error);

@@ -85,9 +85,10 @@ class Leg final : public EventSink {
   // the peer has not acknowledged all of it, or another process has it too. The leg is closed then,
   // or as it was.
   UniqueFd disconnect();
-  void acknowledge();  // at once what waits for data to go with
-  void close();        // orderly: what was written still goes out
-  void abort();        // RST
+  void acknowledge();   // at once what waits for data to go with
+  void close();         // orderly: what was written still goes out
+  void abort();         // RST
+  void end_in_order();  // takes back that the last close of the socket is an RST
   [[nodiscard]] bool is_open() const { return fd_.valid(); }
   [[nodiscard]] int fd() const { return fd_.get(); }  // for socket options only
   [[nodiscard]] bool readable() const { return readable_ || (stream_ && stream_->buffered()); }

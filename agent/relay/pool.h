@@ -76,6 +76,8 @@ class Pool {
   // resume(), and nothing has happened, or release(): they and the listeners are the successor's.
   // After that take_established() gives those that were being set up, and they are gone here.
   Result<std::vector<HandedListener>> listeners();  // duplicates
+  Status stop_accepting();                          // the sockets stay open
+  Result<std::size_t> being_set_up();
   Result<std::size_t> pause();
   Result<std::vector<HandedOver>> export_paused(std::size_t worker, std::size_t most);
   Status resume();

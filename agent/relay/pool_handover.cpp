@@ -68,13 +68,23 @@ Result<std::vector<HandedListener>> Pool::listeners() {
   return std::move(*all);
 }
 
-Result<std::size_t> Pool::pause() {
-  auto stopped = for_each_listener(
+Status Pool::stop_accepting() {
+  return for_each_listener(
       [](Listener& listener) -> Status {
         listener.stop_accepting();
         return {};
       },
-      "pause");
+      "stop accepting");
+}
+
+// Asked in the order of the posts, so that what a listener has handed to a worker is counted.
+Result<std::size_t> Pool::being_set_up() {
+  return count_all([](const Worker& worker) { return worker.being_set_up(); },
+                   "count what is being set up");
+}
+
+Result<std::size_t> Pool::pause() {
+  auto stopped = stop_accepting();
   if (!stopped) return tl::unexpected(std::move(stopped).error());
   return count_all([](Worker& worker) { return worker.pause_established(); }, "pause");
 }

@@ -147,6 +147,10 @@ std::vector<Connection*> Worker::pick(const std::function<bool(const Connection&
   return picked;
 }
 
+std::size_t Worker::being_set_up() const {
+  return pick([](const Connection& c) { return !c.can_pause(); }).size();
+}
+
 std::size_t Worker::pause_established() {
   const auto picked = pick([](const Connection& c) { return c.can_pause() && !c.paused(); });
   for (Connection* connection : picked) connection->pause();

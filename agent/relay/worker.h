@@ -104,6 +104,7 @@ class Worker {
   // Aborts, with RST on both legs, the connections that `which` picks; gives their number.
   std::size_t abort_if(const std::function<bool(const Connection&)>& which);
   // See Pool::pause() and what follows it. Each gives the number of connections.
+  [[nodiscard]] std::size_t being_set_up() const;
   std::size_t pause_established();
   Result<std::vector<HandedOver>> export_paused(std::size_t most);
   std::size_t resume_paused();

@@ -31,6 +31,7 @@ enum class FrameType : std::uint8_t {
   Go,              // agent: they are yours, and so is the heart
   Done,            // agent: nothing is left here
   Refuse,          // either: why it ends here
+  Kept,            // in a service manager's store: from whom, for whom, how many
   Count
 };
 

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/takeover/handover.h"
-#include "agent/takeover/wipe.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <utility>
 
 #include "agent/base/log.h"
-#include "agent/takeover/connection_state.h"
 #include "agent/takeover/limits.h"
+#include "agent/takeover/send.h"
 #include "agent/takeover/wire_bytes.h"
 
 namespace mesh::takeover {
@@ -55,6 +55,11 @@ Status check_request(const nlohmann::json& request, int abi, const std::string& 
 
 void Handover::begin(UniqueFd socket) {
   if (thread_.joinable()) thread_.join();
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  // 0 as well when it is in another PID namespace.
+  const bool known = ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0;
+  successor_ = known ? peer.pid : 0;
   channel_.emplace(std::move(socket));
   busy_ = true;
   // Signals belong to the main thread.
@@ -88,7 +93,7 @@ void Handover::run() {
     log::error("takeover: {}", released.error().what);
   else
     log::info("takeover: {} relayed connections are the new agent's", *released);
-  host_.handed_over();
+  host_.handed_over(successor_);
   finish();
   host_.finished();
 }
@@ -105,34 +110,10 @@ Status Handover::negotiate() {
   if (auto frame = channel_->expect(FrameType::Freeze, kPrepare); !frame)
     return context(std::move(frame).error(), "the new agent loads its programs");
   MESH_TRY(host_.freeze(), "freeze");
-  MESH_TRY(send_listeners(), "listeners");
+  MESH_TRY(send_listeners(*channel_, pool_), "listeners");
   if (auto frame = channel_->expect(FrameType::Give, kFrozen); !frame)
     return context(std::move(frame).error(), "the new agent prepares");
   return send_connections();
-}
-
-Status Handover::send_listeners() {
-  auto listeners = pool_.listeners();
-  if (!listeners) return tl::unexpected(std::move(listeners).error());
-  for (const auto& one : *listeners) {
-    Writer out;
-    out.number(one.netns_cookie);
-    out.endpoint(one.local);
-    const std::array<int, 1> fds{one.socket.get()};
-    MESH_TRY(channel_->send(FrameType::Listener, out.take(), fds, kAnswer), "hand over");
-  }
-  Writer out;
-  out.number(static_cast<std::uint32_t>(listeners->size()));
-  return channel_->send(FrameType::ListenersEnd, out.take(), {}, kAnswer);
-}
-
-Status Handover::send(relay::HandedOver connection, Channel::Limit limit) {
-  auto bytes = serialize(connection.state);
-  std::array<int, 2> fds{connection.client.get(), connection.server.get()};
-  auto status = channel_->send(FrameType::Connection, bytes,
-                               std::span(fds).first(connection.server ? 2 : 1), limit);
-  wipe(bytes.data(), bytes.size());
-  return status;
 }
 
 Status Handover::send_connections() {
@@ -140,25 +121,12 @@ Status Handover::send_connections() {
   paused_ = true;  // also when it fails half-way
   auto paused = pool_.pause();
   if (!paused) return tl::unexpected(std::move(paused).error());
-  std::uint32_t count = 0;
-  for (std::size_t worker = 0; worker < pool_.worker_count(); ++worker) {
-    for (;;) {
-      auto batch = pool_.export_paused(worker, kBatch);
-      if (!batch) return tl::unexpected(std::move(batch).error());
-      if (batch->empty()) break;
-      for (auto& one : *batch) {
-        MESH_TRY(send(std::move(one), left(end)), "hand over a connection");
-        ++count;
-      }
-    }
-  }
-  Writer out;
-  out.number(count);
-  MESH_TRY(channel_->send(FrameType::ConnectionsEnd, out.take(), {}, left(end)), "hand over");
+  auto count = send_paused(*channel_, pool_, [end] { return left(end); });
+  if (!count) return tl::unexpected(std::move(count).error());
   auto frame = channel_->expect(FrameType::Ready, left(end));
   if (!frame) return context(std::move(frame).error(), "the new agent takes the connections");
   Reader in(frame->payload);
-  if (in.number<std::uint32_t>() != count || !in.done())
+  if (in.number<std::uint32_t>() != *count || !in.done())
     return fail("the new agent has not got every connection");
   MESH_TRY(host_.stop_heart(), "stop the heart");
   return channel_->send(FrameType::Go, left(end));
@@ -177,7 +145,7 @@ void Handover::finish() {
         break;
       }
       for (auto& one : *batch) {
-        if (auto sent = send(std::move(one), kAnswer); sent) {
+        if (auto sent = send_connection(*channel_, std::move(one), kAnswer); sent) {
           ++followed;
           continue;
         } else {

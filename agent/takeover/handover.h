@@ -3,6 +3,8 @@
 // nothing had happened when that fails before the end.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -30,8 +32,9 @@ class Handover {
     std::function<Status()> freeze;        // no map is written any more, but the heart beats
     std::function<Status()> stop_heart;    // the successor's begins at once
     std::function<void()> resume;          // it has failed: all as before
-    std::function<void()> handed_over;     // everything but `finished` is the successor's
-    std::function<void()> finished;        // nothing is left here
+    // Everything but `finished` is the successor's; its process id, 0: not known.
+    std::function<void(pid_t)> handed_over;
+    std::function<void()> finished;                   // nothing is left here
     std::chrono::milliseconds drain_timeout{30'000};  // for what was being set up
   };
 
@@ -48,9 +51,7 @@ class Handover {
  private:
   void run();
   Status negotiate();
-  Status send_listeners();
   Status send_connections();
-  Status send(relay::HandedOver connection, Channel::Limit limit);
   void finish();
 
   relay::Pool& pool_;
@@ -60,6 +61,7 @@ class Handover {
   std::optional<Channel> channel_;
   std::thread thread_;
   bool paused_ = false;
+  pid_t successor_ = 0;
 };
 
 }  // namespace mesh::takeover

@@ -20,6 +20,15 @@ inline constexpr std::chrono::milliseconds kPaused{10'000};
 // Between two frames of the former agent, which finishes what was being set up.
 inline constexpr std::chrono::milliseconds kFollow{600'000};
 
+// Over a restart. New connections wait in the listeners' queues so long; then they are refused.
+inline constexpr std::chrono::milliseconds kComeBack{30'000};
+// An agent that starts later than this after the stop ends the connections instead.
+inline constexpr std::chrono::milliseconds kKept{60'000};
+// What is being set up at the stop has this long to be established.
+inline constexpr std::chrono::milliseconds kSettle{5'000};
+// Of kernel memory, for all that is kept (the kernel doubles it): some 100,000 connections.
+inline constexpr int kMaxKept = 256 << 20;
+
 inline constexpr std::size_t kMaxListeners = 65'536;
 inline constexpr std::size_t kBatch = 64;  // connections exported at a time
 

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/takeover/successor.h"
-#include "agent/takeover/wipe.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -13,8 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/base/log.h"
-#include "agent/takeover/connection_state.h"
 #include "agent/takeover/limits.h"
+#include "agent/takeover/receive.h"
 #include "agent/takeover/wire_bytes.h"
 
 namespace mesh::takeover {
@@ -23,26 +20,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMaxAnswer = 4096;
-
-int option(int fd, int level, int name) {
-  int value = -1;
-  socklen_t length = sizeof value;
-  return ::getsockopt(fd, level, name, &value, &length) == 0 ? value : -1;
-}
-
-Status require_tcp(const UniqueFd& fd, bool listening) {
-  if (option(fd.get(), SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP ||
-      (option(fd.get(), SOL_SOCKET, SO_ACCEPTCONN) == 1) != listening)
-    return fail("a descriptor is not a {} TCP socket", listening ? "listening" : "connected");
-  return {};
-}
-
-bool has_kernel_tls(const UniqueFd& fd) {
-  std::array<char, 16> name{};
-  socklen_t length = name.size();
-  return ::getsockopt(fd.get(), IPPROTO_TCP, TCP_ULP, name.data(), &length) == 0 &&
-         std::string_view(name.data()) == "tls";
-}
 
 // The answer to a request is one line; what follows it are frames, so not a byte more is read.
 Result<std::string> read_line(int fd) {
@@ -133,72 +110,21 @@ Status Successor::read_offer() {
 
 Result<std::vector<relay::HandedListener>> Successor::freeze() {
   MESH_TRY(channel_.send(FrameType::Freeze, kAnswer), "takeover");
-  std::vector<relay::HandedListener> all;
-  for (;;) {
-    auto frame = channel_.receive(kAnswer);
-    if (!frame) return tl::unexpected(std::move(frame).error());
-    Reader in(frame->payload);
-    if (frame->type == FrameType::ListenersEnd) {
-      if (in.number<std::uint32_t>() != all.size() || !in.done())
-        return fail("takeover: listeners are missing");
-      return all;
-    }
-    if (frame->type != FrameType::Listener || frame->fds.size() != 1 || all.size() == kMaxListeners)
-      return fail("takeover: no listener");
-    relay::HandedListener one;
-    one.netns_cookie = in.number<std::uint64_t>();
-    one.local = in.endpoint();
-    if (!in.done()) return fail("takeover: a listener is malformed");
-    one.socket = std::move(frame->fds.front());
-    MESH_TRY(require_tcp(one.socket, true), "takeover");
-    all.push_back(std::move(one));
-  }
-}
-
-Result<relay::TakenOver> parse_connection(Frame frame) {
-  auto state = parse_connection_state(frame.payload);
-  wipe(frame.payload.data(), frame.payload.size());
-  if (!state) return tl::unexpected(std::move(state).error());
-  if (frame.fds.size() != (state->idle ? 1u : 2u))
-    return fail("a connection with {} sockets", frame.fds.size());
-  for (const auto& fd : frame.fds) MESH_TRY(require_tcp(fd, false), "a connection");
-  relay::TakenOver taken;
-  if (state->stream) {
-    const auto& secured = frame.fds[state->secure_side == relay::Side::Inbound ? 0 : 1];
-    if (state->stream->kernel != has_kernel_tls(secured))
-      return fail("a socket {} the kernel's TLS, and its state says otherwise",
-                  state->stream->kernel ? "has not" : "has");
-    auto stream = ktls::import_stream(std::move(*state->stream));
-    if (!stream) return tl::unexpected(std::move(stream).error());
-    taken.stream = std::move(*stream);
-    state->stream.reset();
-  }
-  taken.from.state = std::move(*state);
-  taken.from.client = std::move(frame.fds[0]);
-  if (!taken.from.state.idle) taken.from.server = std::move(frame.fds[1]);
-  return taken;
+  return receive_listeners(channel_);
 }
 
 Result<std::vector<relay::TakenOver>> Successor::take() {
   MESH_TRY(channel_.send(FrameType::Give, kAnswer), "takeover");
   std::vector<relay::TakenOver> all;
-  for (;;) {
-    auto frame = channel_.receive(kAnswer);
-    if (!frame) return tl::unexpected(std::move(frame).error());
-    if (frame->type == FrameType::ConnectionsEnd) {
-      Reader in(frame->payload);
-      if (in.number<std::uint32_t>() != all.size() || !in.done())
-        return fail("takeover: connections are missing");
-      taken_ = static_cast<std::uint32_t>(all.size());
-      return all;
-    }
-    if (frame->type == FrameType::Refuse)
-      return fail("takeover: the running agent could not hand its connections over");
-    if (frame->type != FrameType::Connection) return fail("takeover: no connection");
-    auto taken = parse_connection(std::move(*frame));
-    if (!taken) return tl::unexpected(std::move(taken).error());
-    all.push_back(std::move(*taken));
-  }
+  MESH_TRY(receive_connections(channel_,
+                               [&](Result<relay::TakenOver> one) -> Status {
+                                 if (!one) return tl::unexpected(std::move(one).error());
+                                 all.push_back(std::move(*one));
+                                 return {};
+                               }),
+           "takeover");
+  taken_ = static_cast<std::uint32_t>(all.size());
+  return all;
 }
 
 Status Successor::ready() {

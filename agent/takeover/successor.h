@@ -58,8 +58,4 @@ class Successor {
   std::uint32_t taken_ = 0;
 };
 
-// Checks that the sockets are what the state says and makes the stream ready. Nothing is read or
-// written.
-Result<relay::TakenOver> parse_connection(Frame frame);
-
 }  // namespace mesh::takeover

@@ -68,6 +68,11 @@ def check_daemonset(documents):
     mesh = settings.get("data", {}).get(reference.get("key"))
     expect(mesh, "no mesh CIDR")
     check_nodes(config, mesh)
+    update = daemonset.get("spec", {}).get("updateStrategy", {})
+    surges = update.get("type") == "RollingUpdate" and update.get("rollingUpdate", {}).get("maxSurge", 0) != 0
+    expect(surges, "an update does not start the new agent beside the old one (maxSurge)")
+    expect(by(environment, "name", "MESH_AGENT_TAKEOVER").get("value") == "true", "the new agent does not take over")
+    expect(not surges or not agent.get("ports"), "with maxSurge two pods need the same host ports")
     for probe in ("livenessProbe", "readinessProbe"):
         expect(agent.get(probe, {}).get("httpGet", {}).get("port") == 15020, f"no {probe} on 15020")
     selector = daemonset.get("spec", {}).get("selector", {}).get("matchLabels")

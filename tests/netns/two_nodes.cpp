@@ -163,6 +163,7 @@ AgentOptions TwoNodes::agent_options(const Node& node) {
   options.extra.insert(options.extra.end(), extra_flags.begin(), extra_flags.end());
   options.extra.insert(options.extra.end(), own.begin(), own.end());
   options.env = node_env[node.name()];
+  options.under = node_under[node.name()];
   return options;
 }
 

@@ -52,6 +52,9 @@ class TwoNodes : public ::testing::Test {
   // More environment of one agent, by the node's name.
   std::map<std::string, std::vector<std::pair<std::string, std::string>>> node_env;
 
+  // A command that starts the agent of one.
+  std::map<std::string, std::vector<std::string>> node_under;
+
   // Writes catalog (both nodes and these services) to both, starts both agents and waits until all
   // pods are enrolled.
   void start(const std::vector<TestService>& services);

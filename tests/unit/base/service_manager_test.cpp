@@ -2,8 +2,10 @@
 // What a service manager hears, on a real datagram socket.
 #include "agent/base/service_manager.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -12,6 +14,7 @@
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
+#include <future>
 
 namespace mesh {
 namespace {
@@ -36,6 +39,24 @@ class Manager {
   void close() {
     fd_.reset();
     if (name_[0] != '@') (void)::unlink(name_.c_str());
+  }
+  // The next datagram, and what came with it.
+  std::string heard(UniqueFd& with) {
+    std::array<char, 4096> buffer;
+    iovec vector{buffer.data(), buffer.size()};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+    msghdr message{};
+    message.msg_iov = &vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    const ssize_t n = ::recvmsg(fd_.get(), &message, MSG_CMSG_CLOEXEC);
+    if (const cmsghdr* rights = CMSG_FIRSTHDR(&message)) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(rights), sizeof fd);
+      with.reset(fd);
+    }
+    return n < 0 ? "" : std::string(buffer.data(), static_cast<std::size_t>(n));
   }
   // The next datagram, or nothing.
   std::string heard() {
@@ -73,6 +94,43 @@ TEST(ServiceManager, HearsOfEveryChangeAtAPath) { expect_life(scratch_name()); }
 
 TEST(ServiceManager, HearsOfEveryChangeAtAnAbstractName) {
   expect_life(fmt::format("@mesh-notify-{}", ::getpid()));
+}
+
+TEST(ServiceManager, GetsDescriptorsToKeep) {
+  Manager manager(scratch_name());
+  auto agent = ServiceManager::at(scratch_name().c_str());
+  ASSERT_TRUE(agent);
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  UniqueFd read_end(ends[0]), write_end(ends[1]);
+  ASSERT_TRUE(agent->store("name", write_end));
+  write_end.reset();
+  UniqueFd kept;
+  EXPECT_EQ(manager.heard(kept), "FDSTORE=1\nFDNAME=name\nFDPOLL=0\n");
+  ASSERT_TRUE(kept);
+  ASSERT_EQ(::write(kept.get(), "x", 1), 1);
+  char got = 0;
+  ASSERT_EQ(::read(read_end.get(), &got, 1), 1);
+  ASSERT_TRUE(agent->remove("name"));
+  EXPECT_EQ(manager.heard(), "FDSTOREREMOVE=1\nFDNAME=name\n");
+  ASSERT_TRUE(agent->main_process(77));
+  EXPECT_EQ(manager.heard(), "MAINPID=77\n");
+}
+
+TEST(ServiceManager, IsWaitedForUntilItHasHeardAll) {
+  Manager manager(scratch_name());
+  auto agent = ServiceManager::at(scratch_name().c_str());
+  ASSERT_TRUE(agent);
+  EXPECT_EQ(agent->settle(std::chrono::milliseconds(10)).error().code, std::errc::timed_out);
+  UniqueFd barrier;
+  EXPECT_EQ(manager.heard(barrier), "BARRIER=1\n");
+  EXPECT_TRUE(barrier);
+  auto settled = std::async(std::launch::async,
+                            [&] { return agent->settle(std::chrono::seconds(20)).has_value(); });
+  std::string heard;
+  while (heard.empty()) heard = manager.heard(barrier);
+  barrier.reset();
+  EXPECT_TRUE(settled.get());
 }
 
 TEST(ServiceManager, IsToldAgainWhatItMissed) {

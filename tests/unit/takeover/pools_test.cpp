@@ -6,6 +6,7 @@
 
 #include "agent/takeover/connection_state.h"
 #include "agent/takeover/handover.h"
+#include "agent/takeover/receive.h"
 #include "agent/takeover/successor.h"
 #include "tests/unit/relay/fixture.h"
 
@@ -82,7 +83,7 @@ class TakeoverPools : public RelayTest {
     host.freeze = [&seen]() -> Status { return ++seen.frozen, Status(); };
     host.stop_heart = [&seen]() -> Status { return ++seen.stopped, Status(); };
     host.resume = [&seen] { ++seen.resumed; };
-    host.handed_over = [&seen] { ++seen.handed; };
+    host.handed_over = [&seen](pid_t) { ++seen.handed; };
     host.finished = [&seen] { ++seen.finished; };
     host.drain_timeout = 5s;
     return std::make_unique<Handover>(pool, std::move(host));

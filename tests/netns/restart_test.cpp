@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+// SIGTERM and a start again under a service manager that keeps descriptors (--on-stop keep): what
+// is open goes on, who connects in between waits; and whatever cannot be had ends by a reset.
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "tests/netns/takeover_fixture.h"
+#include "tests/support/service_manager.h"
+
+namespace mesh::test {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class Restart : public Takeover {
+ protected:
+  void SetUp() override {
+    Takeover::SetUp();
+    if (!a_) return;
+    manager_a_.emplace(a_->work_dir(), room_);
+    manager_b_.emplace(b_->work_dir(), room_);
+    for (auto [node, manager] : {std::pair{&*a_, &*manager_a_}, {&*b_, &*manager_b_}}) {
+      node_under[node->name()] = manager->under();
+      node_env[node->name()] = {manager->notify(), {"MESH_AGENT_ON_STOP", "keep"}};
+    }
+  }
+  void TearDown() override {
+    Takeover::TearDown();
+    manager_a_.reset();
+    manager_b_.reset();
+  }
+
+  static void expect_restarted(Agent& agent) {
+    const ExitStatus old = agent.stop();
+    EXPECT_TRUE(old.ok()) << old.to_string() << agent.log();
+    agent.start();
+  }
+  // One open connection to each path, to be watched.
+  void open_two() {
+    start_all();
+    near_vip_ = vip4("near");
+    far_vip_ = vip4("web");
+    near_client_.emplace(*client_, near_vip_, 80);
+    far_client_.emplace(*client_, far_vip_, 80);
+    ASSERT_EQ(near_client_->say("a")["reply"], "a");
+    ASSERT_EQ(far_client_->say("a")["reply"], "a");
+  }
+  void expect_both_reset() {
+    for (auto* one : {&*near_client_, &*far_client_}) {
+      const auto said = one->say("b");
+      EXPECT_EQ(said.value("errno", ""), "ECONNRESET") << said;
+    }
+  }
+  // An agent that starts all the same, and says what it has lost.
+  void expect_lost(const std::string& why) {
+    agent_a_->start();
+    EXPECT_THAT(agent_a_->log(), HasSubstr(why));
+    EXPECT_EQ(metric(*agent_a_, "mesh_relay_taken_over_total"), 0);
+    expect_both_reset();
+    EXPECT_EQ(manager_a_->stored(), 0u) << "it is not given to the next start again";
+    EXPECT_TRUE(run_client(*client_, near_vip_, 80).value("ok", false));
+    EXPECT_TRUE(run_client(*client_, far_vip_, 80).value("ok", false));
+  }
+
+  std::size_t room_ = 4;
+  std::string near_vip_, far_vip_;
+  std::optional<ServiceManagerDouble> manager_a_, manager_b_;
+  std::optional<InteractiveClient> near_client_, far_client_;
+};
+
+TEST_F(Restart, OpenConnectionsGoOnAndNobodyIsRefused) {
+  start_all();
+  const unsigned count = long_form() ? 1000 : 200;
+  const std::string pause = std::to_string(count / 2);
+  // New ones between nodes have a time limit at the other one, which a start on a loaded machine
+  // can exceed: WhoConnectsInBetweenWaitsAndIsServed has them.
+  start_load(vip4("web"), count, {"--interval", pause});
+  start_load(vip6("web"), 10, {"--interval", pause});
+  start_load(vip4("near"), count, {"--interval", pause, "--connects", "2"});
+  for (int round = 0; round < 2; ++round)
+    for (auto* agent : {&*agent_a_, &*agent_b_}) {
+      expect_restarted(*agent);
+      EXPECT_THAT(agent->log(), Not(HasSubstr("are lost")));
+      EXPECT_THAT(agent->log(), Not(HasSubstr("not established in time")));
+      EXPECT_GE(metric(*agent, "mesh_relay_taken_over_total"),
+                agent == &*agent_a_ ? 2 * count + 10 : count + 10);
+      EXPECT_EQ(metric(*agent, "mesh_relay_taken_over_lost_total"), 0);
+      expect_nothing_was_reset(*agent);
+    }
+  EXPECT_EQ(manager_a_->stored(), 0u);
+  expect_loads_end_well();
+  for (auto* agent : {&*agent_a_, &*agent_b_}) expect_nothing_was_reset(*agent);
+  EXPECT_THAT(manager_a_->heard(), HasSubstr("STOPPING=1"));
+}
+
+TEST_F(Restart, BulkGoesOnWithFullPipesAndRecordsInTheMiddle) {
+  start_all();
+  const std::string bytes = std::to_string(long_form() ? 512u << 20 : 64u << 20);
+  const auto exchange = [&](const std::vector<std::string>& own) {
+    std::vector<std::string> all{"pattern-duplex", "--send",    bytes,   "--receive",     bytes,
+                                 "--half-close",   "--timeout", "60000", "--connections", "4"};
+    all.insert(all.end(), own.begin(), own.end());
+    return all;
+  };
+  Process serving = start_server(*server_, exchange({"--port", "9000"}));
+  Process client = client_->spawn(peer(exchange({"--port", "9000", "--to", server_->addr4})));
+  start_load(vip4("near"), 8, {"--interval", "0", "--chunk", "65536"});
+  std::this_thread::sleep_for(100ms);  // into the middle of it
+  for (auto* agent : {&*agent_a_, &*agent_b_}) expect_restarted(*agent);
+  for (Process* one : {&client, &serving}) {
+    const auto status = one->wait(240s);
+    ASSERT_TRUE(status) << status.error().what << one->out();
+    EXPECT_TRUE(status->ok()) << one->out();
+  }
+  expect_loads_end_well();
+}
+
+TEST_F(Restart, WhoConnectsInBetweenWaitsAndIsServed) {
+  open_two();
+  ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+  std::vector<Process> waiting;
+  for (const auto& vip : {near_vip_, far_vip_})
+    waiting.push_back(
+        client_->spawn(peer({"load", "1", "--to", vip, "--port", "80", "--timeout", "60000"}),
+                       /*stdin_pipe=*/true));
+  std::this_thread::sleep_for(300ms);
+  for (auto& one : waiting) EXPECT_TRUE(one.running()) << one.out();
+  agent_a_->start();
+  for (auto& one : waiting) {
+    (void)wait_events(one, "holding", 1, 30s);
+    one.close_stdin();
+    EXPECT_TRUE(must(one.wait(30s), "client").ok()) << one.out();
+  }
+  EXPECT_EQ(near_client_->say("b")["reply"], "b");
+  EXPECT_EQ(far_client_->say("b")["reply"], "b");
+}
+
+TEST_F(Restart, WithoutASuccessorConnectionsEndAndNobodyIsTakenIn) {
+  open_two();
+  ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+  EXPECT_EQ(manager_a_->stored(), 1u);
+  manager_a_->drop();  // `systemctl stop`
+  expect_both_reset();
+  for (const auto& vip : {near_vip_, far_vip_})
+    EXPECT_EQ(run_client(*client_, vip, 80).value("errno", ""), "ECONNREFUSED") << vip;
+}
+
+// The store stays and no agent comes. Its end takes the long form's time.
+TEST_F(Restart, TheGapHasAnEnd) {
+  open_two();
+  ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+  EXPECT_NE(run_client(*client_, near_vip_, 80).value("errno", ""), "ECONNREFUSED");
+  if (!long_form()) return;
+  EXPECT_TRUE(eventually(
+      40s, [&] { return run_client(*client_, near_vip_, 80).value("errno", "") == "ECONNREFUSED"; },
+      "the gap has an end"));
+}
+
+TEST_F(Restart, AStoreWithoutRoomMeansDraining) {
+  manager_a_.emplace(a_->work_dir(), 0);
+  open_two();
+  ::kill(agent_a_->pid(), SIGTERM);
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return agent_a_->log().find("connections are open") != std::string::npos; },
+      "it drains"));
+  EXPECT_THAT(agent_a_->log(), HasSubstr("FileDescriptorStoreMax"));
+  EXPECT_EQ(near_client_->say("b")["reply"], "b");
+  EXPECT_EQ(far_client_->say("b")["reply"], "b");
+  EXPECT_FALSE(run_client(*client_, near_vip_, 80).value("ok", false));
+  near_client_->process().close_stdin();
+  far_client_->process().close_stdin();
+  EXPECT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+}
+
+TEST_F(Restart, SigintDrains) {
+  open_two();
+  ::kill(agent_a_->pid(), SIGINT);
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return agent_a_->log().find("connections are open") != std::string::npos; },
+      "it drains"));
+  EXPECT_EQ(manager_a_->stored(), 0u);
+  EXPECT_EQ(far_client_->say("b")["reply"], "b");
+  near_client_->process().close_stdin();
+  far_client_->process().close_stdin();
+  EXPECT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+}
+
+TEST_F(Restart, WhatIsCutOffIsNotUsed) {
+  open_two();
+  ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+  manager_a_->with_stored([](int fd) {
+    char first[5];
+    ASSERT_EQ(::recv(fd, first, sizeof first, 0), static_cast<ssize_t>(sizeof first));
+  });
+  expect_lost("are lost");
+}
+
+TEST_F(Restart, OtherMapsAreNotWhatItWasFor) {
+  open_two();
+  ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+  ASSERT_TRUE(agent_a_->cli({"cleanup"}).ok());
+  expect_lost("2 relayed connections of the agent before this one are lost");
+  EXPECT_EQ(metric(*agent_a_, "mesh_relay_taken_over_lost_total"), 2);
+}
+
+// A start that fails before it has touched anything leaves it to the next one.
+TEST_F(Restart, AStartThatFailsLosesNothing) {
+  open_two();
+  ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+  AgentOptions options = agent_options(*a_);
+  options.extra.insert(options.extra.end(), {"--cgroup-root", "/nowhere"});
+  const RunResult failed = Agent::try_run(*a_, options, 30s);
+  EXPECT_EQ(failed.status.code, 1) << failed.describe();
+  EXPECT_EQ(manager_a_->stored(), 1u);
+  agent_a_->start();
+  EXPECT_EQ(near_client_->say("b")["reply"], "b");
+  EXPECT_EQ(far_client_->say("b")["reply"], "b");
+}
+
+TEST_F(Restart, AfterATakeoverTheManagerFollowsTheNewProcess) {
+  open_two();
+  const pid_t before = agent_a_->pid();
+  expect_taken_over(*agent_a_);
+  ASSERT_NE(agent_a_->pid(), before);
+  EXPECT_THAT(manager_a_->heard(), HasSubstr(fmt::format("MAINPID={}\n", agent_a_->pid())));
+  expect_restarted(*agent_a_);
+  EXPECT_EQ(near_client_->say("b")["reply"], "b");
+  EXPECT_EQ(far_client_->say("b")["reply"], "b");
+}
+
+}  // namespace
+}  // namespace mesh::test
