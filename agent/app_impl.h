@@ -147,7 +147,8 @@ class App {
   std::unique_ptr<takeover::Successor> former_;   // of the agent before this one
   std::unique_ptr<takeover::Handover> handover_;  // to the agent after this one
   std::thread follow_thread_;
-  std::unique_ptr<takeover::Kept> kept_;  // of an agent that has ended
+  std::unique_ptr<takeover::Kept> kept_;     // of an agent that has ended
+  std::vector<relay::TakenOver> kept_idle_;  // mesh legs that no connection is on
   std::size_t kept_lost_ = 0;
   boost::asio::steady_timer ready_timer_;
   std::chrono::steady_clock::time_point accept_anyway_;

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <chrono>
+#include <utility>
 
 #include "agent/app.h"
 #include "agent/app_impl.h"
@@ -120,12 +121,16 @@ std::vector<relay::HandedListener> App::open_kept() {
   return {};
 }
 
-// Before the first catalog: when that comes, they are judged like all others.
+// Before the first catalog: when that comes, they are judged like all others. A leg without a
+// connection waits for what a new connection needs.
 void App::take_kept() {
   std::string why;
   std::size_t count = 0;
   for (auto& one : kept_->take(why)) {
-    if (auto status = relay_->adopt(std::move(one)); status)
+    if (one.from.state.idle) {
+      kept_idle_.push_back(std::move(one));
+      ++count;
+    } else if (auto status = relay_->adopt(std::move(one)); status)
       ++count;
     else if (why.empty())
       why = status.error().what;
@@ -148,7 +153,13 @@ void App::accept_when_ready() {
     return;
   }
   kept_.reset();
+  auto idle = std::exchange(kept_idle_, {});
   if (draining_) return;
+  for (auto& leg : idle)
+    if (auto status = relay_->adopt(std::move(leg)); !status) {
+      agent_collector_->add_lost(1);
+      log::error("restart: a connection is lost: {}", status.error().what);
+    }
   if (auto status = relay_->start_accepting(); !status)
     log::error("restart: {}", status.error().what);
 }

@@ -16,8 +16,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kControlAnswer{5};
-constexpr std::chrono::seconds kReady{20};      // the running agent waits for 30
-constexpr std::chrono::seconds kIdentities{5};  // of these
+constexpr std::chrono::seconds kSuccessorReady{20};  // the running agent waits for 30
+constexpr std::chrono::seconds kIdentities{5};       // of these
 
 void on_control_or_log(net::io_context& io, std::function<void()> what) {
   auto done = on_control(io, [what = std::move(what)]() -> Status {
@@ -107,7 +107,8 @@ Status take_over(const TakeoverParts& parts, takeover::Successor& former,
     return Clock::now() - began;
   };
   while (not_ready())
-    if (run() > kReady) return fail("not ready within {} s: {}", kReady.count(), *not_ready());
+    if (run() > kSuccessorReady)
+      return fail("not ready within {} s: {}", kSuccessorReady.count(), *not_ready());
   // Without them connections to other nodes would be refused.
   while (parts.mesh != nullptr && !parts.mesh->has_identities()) {
     if (run() < kIdentities) continue;

@@ -66,6 +66,7 @@ tl::expected<std::optional<relay::SecureLeg>, relay::DialFailure> InboundDialer:
 tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(
     const relay::Accepted& accepted) {
   const auto view = mesh_->get();
+  if (!view) return failure(DialReason::NoEndpoint, "there is no catalog yet");
   const auto& peer = accepted.security->peer;
   // Again for every connection of a leg: what was true at the handshake may not be any more.
   if (auto still = placed(*view, peer, accepted.client.address); !still)

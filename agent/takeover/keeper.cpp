@@ -18,7 +18,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kLook{5};
+constexpr std::chrono::milliseconds kLookAgain{5};
 
 // Should nobody ever take it, its peer must not mistake that for the end of what was said.
 void end_by_reset(const UniqueFd& socket) {
@@ -53,7 +53,7 @@ Status Keeper::settle(std::chrono::milliseconds most) {
     auto count = pool_.being_set_up();
     if (!count) return tl::unexpected(std::move(count).error());
     if (*count == 0 || Clock::now() >= end) return {};
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kLookAgain);
   }
 }
 

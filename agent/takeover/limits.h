@@ -24,8 +24,8 @@ inline constexpr std::chrono::milliseconds kFollow{600'000};
 inline constexpr std::chrono::milliseconds kComeBack{30'000};
 // An agent that starts later than this after the stop ends the connections instead.
 inline constexpr std::chrono::milliseconds kKept{60'000};
-// What is being set up at the stop has this long to be established.
-inline constexpr std::chrono::milliseconds kSettle{5'000};
+// What is being set up at the stop has this long to be established: as long as a handshake has.
+inline constexpr std::chrono::milliseconds kSettle{10'000};
 // Of kernel memory, for all that is kept (the kernel doubles it): some 100,000 connections.
 inline constexpr int kMaxKept = 256 << 20;
 

@@ -74,18 +74,19 @@ TEST_F(Restart, OpenConnectionsGoOnAndNobodyIsRefused) {
   start_all();
   const unsigned count = long_form() ? 1000 : 200;
   const std::string pause = std::to_string(count / 2);
-  // New ones between nodes have a time limit at the other one, which a start on a loaded machine
-  // can exceed: WhoConnectsInBetweenWaitsAndIsServed has them.
-  start_load(vip4("web"), count, {"--interval", pause});
-  start_load(vip6("web"), 10, {"--interval", pause});
+  start_load(vip4("web"), count, {"--interval", pause, "--connects", "2"});
+  start_load(vip6("web"), 10, {"--interval", pause, "--connects", "1"});
   start_load(vip4("near"), count, {"--interval", pause, "--connects", "2"});
-  for (int round = 0; round < 2; ++round)
+  for (int round = 0; round < (long_form() ? 3 : 1); ++round)
     for (auto* agent : {&*agent_a_, &*agent_b_}) {
       expect_restarted(*agent);
       EXPECT_THAT(agent->log(), Not(HasSubstr("are lost")));
       EXPECT_THAT(agent->log(), Not(HasSubstr("not established in time")));
-      EXPECT_GE(metric(*agent, "mesh_relay_taken_over_total"),
-                agent == &*agent_a_ ? 2 * count + 10 : count + 10);
+      const unsigned least = agent == &*agent_a_ ? 2 * count + 10 : count + 10;
+      // Counted where they are, by each worker.
+      EXPECT_TRUE(eventually(
+          kSettle, [&] { return metric(*agent, "mesh_relay_taken_over_total") >= least; },
+          "all of them go on"));
       EXPECT_EQ(metric(*agent, "mesh_relay_taken_over_lost_total"), 0);
       expect_nothing_was_reset(*agent);
     }
@@ -147,15 +148,19 @@ TEST_F(Restart, WithoutASuccessorConnectionsEndAndNobodyIsTakenIn) {
     EXPECT_EQ(run_client(*client_, vip, 80).value("errno", ""), "ECONNREFUSED") << vip;
 }
 
-// The store stays and no agent comes. Its end takes the long form's time.
+// The store stays and no agent comes: who connects waits, but not for ever. The end of the gap
+// takes the long form's time.
 TEST_F(Restart, TheGapHasAnEnd) {
   open_two();
   ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
-  EXPECT_NE(run_client(*client_, near_vip_, 80).value("errno", ""), "ECONNREFUSED");
-  if (!long_form()) return;
-  EXPECT_TRUE(eventually(
-      40s, [&] { return run_client(*client_, near_vip_, 80).value("errno", "") == "ECONNREFUSED"; },
-      "the gap has an end"));
+  const auto connect = [&] {
+    return run_client(*client_, near_vip_, 80, {"--timeout", "1000"}).value("errno", "");
+  };
+  EXPECT_EQ(connect(), "ETIMEDOUT");
+  if (long_form()) {
+    EXPECT_TRUE(eventually(
+        40s, [&] { return connect() == "ECONNREFUSED"; }, "the gap has an end"));
+  }
 }
 
 TEST_F(Restart, AStoreWithoutRoomMeansDraining) {
@@ -205,14 +210,14 @@ TEST_F(Restart, OtherMapsAreNotWhatItWasFor) {
   EXPECT_EQ(metric(*agent_a_, "mesh_relay_taken_over_lost_total"), 2);
 }
 
-// A start that fails before it has touched anything leaves it to the next one.
+// A mistake in the unit file, say: what is kept is left to the start that has it mended.
 TEST_F(Restart, AStartThatFailsLosesNothing) {
   open_two();
   ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
   AgentOptions options = agent_options(*a_);
-  options.extra.insert(options.extra.end(), {"--cgroup-root", "/nowhere"});
+  options.extra.emplace_back("--no-such-flag");
   const RunResult failed = Agent::try_run(*a_, options, 30s);
-  EXPECT_EQ(failed.status.code, 1) << failed.describe();
+  EXPECT_GT(failed.status.code, 0) << failed.describe();
   EXPECT_EQ(manager_a_->stored(), 1u);
   agent_a_->start();
   EXPECT_EQ(near_client_->say("b")["reply"], "b");

@@ -178,6 +178,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   Env domain("MESH_AGENT_DNS_DOMAIN", "Mesh.Example.");
   Env dns("MESH_AGENT_DISABLE_DNS", "true");
   Env takeover("MESH_AGENT_TAKEOVER", "true");
+  Env on_stop("MESH_AGENT_ON_STOP", "keep");
   Env policy("MESH_AGENT_DEFAULT_INTENTION_POLICY", "deny");
   {
     Env svids("MESH_AGENT_SVID_DIR", "/v");
@@ -222,6 +223,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   EXPECT_EQ(o->dns_domain, "mesh.example");
   EXPECT_TRUE(o->disable_dns);
   EXPECT_TRUE(o->takeover);
+  EXPECT_TRUE(o->keep_on_stop);
   EXPECT_EQ(o->default_policy, policy::Verdict::Deny);
   // A flag that is added without a variable of its own, or without a line here, shows.
   testing::internal::CaptureStdout();
@@ -231,7 +233,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   for (auto at = help.find("\n  --"); at != help.npos; at = help.find("\n  --", at + 1)) ++flags;
   for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
   EXPECT_EQ(flags, variables) << help;
-  EXPECT_EQ(flags, 33u) << "a new flag belongs into this test";
+  EXPECT_EQ(flags, 34u) << "a new flag belongs into this test";
 }
 
 TEST(Options, RefusesAWrongValueFromTheEnvironment) {
