@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "tests/netns/store_nodes.h"
+#include "tests/support/clock.h"
 #include "tests/support/must.h"
 
 namespace mesh::test {
@@ -26,6 +27,7 @@ class MeshHealth : public StoreNodes {
   void SetUp() override {
     TwoNodes::SetUp();
     if (!a_) return;
+    before_start();
     start_store(lease_);
     second_ = &b_->add_pod("second");
     backup_ = &a_->add_pod("backup");
@@ -47,6 +49,8 @@ class MeshHealth : public StoreNodes {
     wait_enrolled(*agent_b_, *second_);
     for (const char* id : {"web-1", "web-2"}) expect_health(id, "critical", kSettle);
   }
+
+  virtual void before_start() {}
 
   void write_web(const json& check) {
     json services = json::array();
@@ -226,6 +230,46 @@ TEST_F(MeshHealthLongLease, ARestartOfTheAgentIsNoFailureOfWhatItChecks) {
   expect_health("web-1", "critical", kSettle);
 }
 
+// The clock of the day of both agents, which the test sets.
+class MeshHealthClock : public MeshHealth {
+ protected:
+  MeshHealthClock() { lease_ = 3s; }
+  void before_start() override {
+    clock_.emplace(a_->work_dir() + "/clock");
+    for (const char* node : {"a", "b"}) node_env[node] = clock_->env();
+  }
+
+  std::optional<ShiftedClock> clock_;
+};
+
+TEST_F(MeshHealthClock, AJumpIsNoChangeOfHealthOrNames) {
+  for (const char* id : {"web-1", "web-2"}) {
+    tell("pass", id);
+    expect_health(id, "passing");
+  }
+  expect_answers({"one", "two"});
+  for (const auto by : {240h, -48h}) {
+    SCOPED_TRACE(by.count());
+    clock_->set(by);
+    // Through a whole lease and several looks of each check.
+    const auto end = Clock::now() + lease_ + 1s;
+    while (Clock::now() < end) {
+      const auto status = agent_a_->status_json();
+      ASSERT_EQ(health(status, "web-1"), "passing") << status["store"];
+      ASSERT_EQ(health(status, "web-2"), "passing") << status["store"];
+      std::this_thread::sleep_for(100ms);
+    }
+    EXPECT_EQ(names("web.service.consul"), (std::set<std::string>{server_->addr4, second_->addr4}));
+    // What is told now is known as fast as ever.
+    tell("fail", "web-2");
+    expect_health("web-2", "critical");
+    EXPECT_EQ(names("web.service.consul"), std::set<std::string>{server_->addr4});
+    tell("pass", "web-2");
+    expect_health("web-2", "passing");
+    expect_answers({"one", "two"});
+  }
+}
+
 TEST_F(MeshHealth, AnUnreachableNodeFailsOverAndComesBack) {
   for (const char* id : {"web-1", "web-2"}) {
     tell("pass", id);
@@ -277,6 +321,8 @@ TEST_F(MeshHealth, WithoutTheStoreTheLastWordHolds) {
   EXPECT_EQ(health(*agent_b_, "web-2"), "passing");
   EXPECT_EQ(health(*agent_a_, "web-1"), "passing");
   EXPECT_EQ(who_answers(vip4("web")), std::set<std::string>{"one"});
+  EXPECT_EQ(names("web.service.consul"), std::set<std::string>{server_->addr4});
+  EXPECT_EQ(names("web.virtual.consul"), std::set<std::string>{vip4("web")});
   etcd_->start(0);
   etcd_->wait_healthy();
   expect_health("web-1", "critical", kSettle);
