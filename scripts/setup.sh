@@ -22,8 +22,8 @@ PACKAGES=(
   # Tests and bench: real programs as peers.
   curl nginx libnginx-mod-stream redis-server redis-tools haproxy wrk apache2-utils iperf3 nghttp2-client
   prometheus dnsmasq-base bind9-dnsutils python3 python3-grpcio python3-yaml netcat-openbsd postgresql
-  # Tests: what others see of a mesh leg, and a clock that is wrong.
-  tshark faketime
+  # Tests: what others see of a mesh leg.
+  tshark
   # Tests: the store of many nodes.
   etcd-server etcd-client
   # VM: emulator, guest's first user space, module tools, unpacking of kernels.

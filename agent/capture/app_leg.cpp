@@ -48,11 +48,11 @@ tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datap
                                                                 const NetnsHandle& netns,
                                                                 const Endpoint& server,
                                                                 const mesh_leg& client,
-                                                                LastAck last_ack) {
+                                                                ClientIs where, LastAck last_ack) {
   const SockAddr endpoint(server);
   const SockAddr from(Endpoint{bpf::from_abi(client.client_addr), client.client_port});
-  // The hook puts the endpoint in the place of the client's address; only within a family.
-  const bool aimed = from.family() == endpoint.family() && client.path == MESH_PATH_TWOLEG;
+  // The hook cannot put an address of another family in the place.
+  const bool aimed = where == ClientIs::OnThisNode && from.family() == endpoint.family();
   const SockAddr& address = aimed ? from : endpoint;
   const LegSockets::Use use{server, aimed ? tag_of(client, last_ack) : 0};
   auto taken = netns.legs.take(endpoint.family(), use);

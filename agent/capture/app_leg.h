@@ -17,12 +17,17 @@ enum class LastAck {
   WithData,
 };
 
+// Where the client is. For one on this node connect(2) is given its address and the hook puts the
+// endpoint in the place, so that a socket keeps its mark. Were the hook taken away, a leg for one
+// elsewhere would go there in clear: it is always given the endpoint.
+enum class ClientIs { OnThisNode, Elsewhere };
+
 // `client` is what the application's getpeername shows. Any thread; a non-blocking connect(2).
 tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datapath& datapath,
                                                                 const NetnsHandle& netns,
                                                                 const Endpoint& server,
                                                                 const mesh_leg& client,
-                                                                LastAck last_ack);
+                                                                ClientIs where, LastAck last_ack);
 
 // One that comes back, for the next.
 void recycle_app_leg(const NetnsDirectory& directory, relay::PlainLeg leg);

@@ -114,7 +114,7 @@ tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(
       .source = view->label_of(source),
       .path = MESH_PATH_TWOLEG,
       .pad2 = 0};
-  return connect_app_leg(datapath_, *netns, server, client, LastAck::AtOnce);
+  return connect_app_leg(datapath_, *netns, server, client, ClientIs::Elsewhere, LastAck::AtOnce);
 }
 
 void InboundDialer::recycle_plain(relay::PlainLeg leg) {

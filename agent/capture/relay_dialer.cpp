@@ -43,7 +43,7 @@ tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::dial(const relay::A
                         .path = MESH_PATH_TWOLEG,
                         .pad2 = 0};
   return connect_app_leg(
-      datapath_, *netns, server, client,
+      datapath_, *netns, server, client, ClientIs::OnThisNode,
       (record.flags & MESH_TARGET_HTTP) != 0 ? LastAck::AtOnce : LastAck::WithData);
 }
 

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "tests/netns/two_nodes.h"
+#include "tests/support/clock.h"
 #include "tests/support/must.h"
 
 namespace mesh::test {
@@ -76,25 +77,20 @@ TEST_F(MeshWire, TsharkSeesTheHandshakeWithBothIdentities) {
 }
 
 TEST_F(MeshWire, AClockThatIsWrongOpensNothing) {
-  const std::string library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-  ASSERT_TRUE(std::filesystem::exists(library)) << "Debian's faketime is not installed";
-  const auto clock = [&](const std::string& offset) {
-    return std::vector<std::pair<std::string, std::string>>{{"LD_PRELOAD", library},
-                                                            {"FAKETIME", offset},
-                                                            {"FAKETIME_DONT_FAKE_MONOTONIC", "1"},
-                                                            {"DONT_FAKE_MONOTONIC", "1"}};
-  };
+  ShiftedClock clock(b_->work_dir() + "/clock");
   // Before its node's certificate an agent does not start at all, and its pods speak to nobody.
   write_catalog(services());
   AgentOptions behind = agent_options(*b_);
-  behind.env = clock("-2h");
+  behind.env = clock.env();
+  clock.set(-2h);
   const RunResult early = Agent::try_run(*b_, behind, 60s);
   EXPECT_FALSE(early.timed_out) << early.describe();
   EXPECT_FALSE(early.ok());
   EXPECT_THAT(early.out + early.err, ::testing::HasSubstr("not")) << early.describe();
 
   extra_flags = {"--leaf-ttl", "3600"};
-  node_env["b"] = clock("+2h");
+  node_env["b"] = clock.env();
+  clock.set(2h);
   start(services());
   Process echo = start_server(*server_, {"echo-server", "--port", "8080", "--quiet"});
   auto cable = capture();

@@ -98,24 +98,9 @@ TEST_F(Restart, OpenConnectionsGoOnAndNobodyIsRefused) {
 
 TEST_F(Restart, BulkGoesOnWithFullPipesAndRecordsInTheMiddle) {
   start_all();
-  const std::string bytes = std::to_string(long_form() ? 512u << 20 : 64u << 20);
-  const auto exchange = [&](const std::vector<std::string>& own) {
-    std::vector<std::string> all{"pattern-duplex", "--send",    bytes,   "--receive",     bytes,
-                                 "--half-close",   "--timeout", "60000", "--connections", "4"};
-    all.insert(all.end(), own.begin(), own.end());
-    return all;
-  };
-  Process serving = start_server(*server_, exchange({"--port", "9000"}));
-  Process client = client_->spawn(peer(exchange({"--port", "9000", "--to", server_->addr4})));
-  start_load(vip4("near"), 8, {"--interval", "0", "--chunk", "65536"});
-  std::this_thread::sleep_for(100ms);  // into the middle of it
-  for (auto* agent : {&*agent_a_, &*agent_b_}) expect_restarted(*agent);
-  for (Process* one : {&client, &serving}) {
-    const auto status = one->wait(240s);
-    ASSERT_TRUE(status) << status.error().what << one->out();
-    EXPECT_TRUE(status->ok()) << one->out();
-  }
-  expect_loads_end_well();
+  bulk_goes_on([&] {
+    for (auto* agent : {&*agent_a_, &*agent_b_}) expect_restarted(*agent);
+  });
 }
 
 TEST_F(Restart, WhoConnectsInBetweenWaitsAndIsServed) {

@@ -3,9 +3,12 @@
 // reset, refusal and byte that is lost or said twice.
 #pragma once
 
+#include <chrono>
 #include <cstdio>
+#include <functional>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/netns/two_nodes.h"
@@ -70,6 +73,28 @@ class Takeover : public TwoNodes {
       std::printf("%s\n", json_lines(load.out()).back().dump().c_str());
     }
     loads_.clear();
+  }
+  // `what` happens in the middle of four connections to the other node with bytes both ways at
+  // once, and of bulk on this one; every byte arrives.
+  void bulk_goes_on(const std::function<void()>& what) {
+    const std::string bytes = std::to_string(long_form() ? 512u << 20 : 64u << 20);
+    const auto exchange = [&](const std::vector<std::string>& own) {
+      std::vector<std::string> all{"pattern-duplex", "--send",    bytes,   "--receive",     bytes,
+                                   "--half-close",   "--timeout", "60000", "--connections", "4"};
+      all.insert(all.end(), own.begin(), own.end());
+      return all;
+    };
+    Process serving = start_server(*server_, exchange({"--port", "9000"}));
+    Process client = client_->spawn(peer(exchange({"--port", "9000", "--to", server_->addr4})));
+    start_load(vip4("near"), 8, {"--interval", "0", "--chunk", "65536"});
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    what();
+    for (Process* one : {&client, &serving}) {
+      const auto status = one->wait(std::chrono::seconds(240));
+      ASSERT_TRUE(status) << status.error().what << one->out();
+      EXPECT_TRUE(status->ok()) << one->out();
+    }
+    expect_loads_end_well();
   }
   static void expect_nothing_was_reset(Agent& agent) {
     for (const char* result : {"reset", "aborted"})

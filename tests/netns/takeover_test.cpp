@@ -63,28 +63,10 @@ TEST_F(Takeover, OpenConnectionsGoOnAndNobodyIsRefused) {
 
 TEST_F(Takeover, BulkGoesOnWithFullPipesAndRecordsInTheMiddle) {
   start_all();
-  const std::uint64_t bytes = long_form() ? 512u << 20 : 64u << 20;
-  const auto exchange = [&](const std::vector<std::string>& own) {
-    std::vector<std::string> all{"pattern-duplex",      "--send",
-                                 std::to_string(bytes), "--receive",
-                                 std::to_string(bytes), "--half-close",
-                                 "--timeout",           "60000",
-                                 "--connections",       "4"};
-    all.insert(all.end(), own.begin(), own.end());
-    return all;
-  };
-  Process serving = start_server(*server_, exchange({"--port", "9000"}));
-  Process client = client_->spawn(peer(exchange({"--port", "9000", "--to", server_->addr4})));
-  start_load(vip4("near"), 8, {"--interval", "0", "--chunk", "65536"});
-  std::this_thread::sleep_for(100ms);
-  for (int round = 0; round < 3; ++round)
-    for (auto* agent : {&*agent_a_, &*agent_b_}) expect_taken_over(*agent);
-  for (Process* one : {&client, &serving}) {
-    const auto status = one->wait(240s);
-    ASSERT_TRUE(status) << status.error().what << one->out();
-    EXPECT_TRUE(status->ok()) << one->out();
-  }
-  expect_loads_end_well();
+  bulk_goes_on([&] {
+    for (int round = 0; round < 3; ++round)
+      for (auto* agent : {&*agent_a_, &*agent_b_}) expect_taken_over(*agent);
+  });
 }
 
 TEST_F(Takeover, ASuccessorThatDiesHasChangedNothing) {

@@ -23,7 +23,10 @@ ShiftedClock::~ShiftedClock() { ::munmap(const_cast<std::int64_t*>(shift_), size
 void ShiftedClock::set(std::chrono::seconds from_true_time) { *shift_ = from_true_time.count(); }
 
 std::vector<std::pair<std::string, std::string>> ShiftedClock::env() const {
-  return {{"LD_PRELOAD", MESH_TEST_CLOCK_LIBRARY}, {"MESH_TEST_CLOCK_SHIFT", file_}};
+  // With sanitizers the run-time of theirs would want to be the first library.
+  return {{"LD_PRELOAD", MESH_TEST_CLOCK_LIBRARY},
+          {"MESH_TEST_CLOCK_SHIFT", file_},
+          {"ASAN_OPTIONS", "verify_asan_link_order=0"}};
 }
 
 }  // namespace mesh::test

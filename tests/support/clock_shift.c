@@ -2,7 +2,7 @@
 // To be preloaded: moves the clock of the day of one process by the seconds that the file
 // MESH_TEST_CLOCK_SHIFT has at its beginning (int64_t, in the machine's order), at once whenever
 // they change. The monotonic clock and all timers stay as they are, as on a machine whose clock is
-// set. (libfaketime also takes timers and epoll_wait into its hands.)
+// set. libfaketime would also take timers and epoll_wait into its hands.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
