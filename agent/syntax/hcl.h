@@ -10,7 +10,8 @@
 namespace mesh::syntax {
 
 // A block is an object; blocks of the same name become an array of objects, labels become objects
-// around one. Text whose first character is '{' is JSON.
+// around one. Such an array is no level of kMaxDepth, labels are. Text whose first character is '{'
+// is JSON.
 tl::expected<Value, SyntaxError> read_hcl(std::string_view text);
 
 }  // namespace mesh::syntax
