@@ -101,6 +101,18 @@ class Takeover : public TwoNodes {
       EXPECT_EQ(metric(agent, "mesh_relay_connections_total", {{"result", result}}), 0) << result;
     EXPECT_EQ(metric(agent, "mesh_relay_dial_failures_total"), 0);
   }
+  // Each worker counts a connection when it goes on with it, which may be after the agent is ready.
+  static void expect_go_on(Agent& agent, unsigned least) {
+    EXPECT_TRUE(eventually(
+        kSettle,
+        [&]() -> ::testing::AssertionResult {
+          const double seen = metric(agent, "mesh_relay_taken_over_total");
+          if (seen >= least) return ::testing::AssertionSuccess();
+          return ::testing::AssertionFailure() << seen << " of " << least;
+        },
+        "all of them go on"));
+    EXPECT_EQ(metric(agent, "mesh_relay_taken_over_lost_total"), 0);
+  }
   void expect_taken_over(Agent& agent) {
     const ExitStatus old = agent.take_over();
     EXPECT_TRUE(old.ok()) << old.to_string() << agent.log();
