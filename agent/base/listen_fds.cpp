@@ -46,17 +46,28 @@ Result<std::vector<std::string>> parse_listen_fds(const char* pid, const char* f
   return all;
 }
 
-Result<std::vector<PassedFd>> take_listen_fds() {
-  auto names = parse_listen_fds(std::getenv("LISTEN_PID"), std::getenv("LISTEN_FDS"),
-                                std::getenv("LISTEN_FDNAMES"), ::getpid());
+Result<std::vector<PassedFd>> take_listen_fds(int first) {
+  const char* const pid = std::getenv("LISTEN_PID");
+  const char* const fds = std::getenv("LISTEN_FDS");
+  const char* const passed = std::getenv("LISTEN_FDNAMES");
+  auto names = parse_listen_fds(pid, fds, passed, ::getpid());
+  // Without names that may be wrong only the number is looked at.
+  const auto unnamed = parse_listen_fds(pid, fds, nullptr, ::getpid());
   for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) ::unsetenv(name);
+  if (!unnamed) {
+    // Whatever they are, no child gets them. It fails only where there is no such call
+    // (before 5.11).
+    (void)::close_range(static_cast<unsigned>(first), ~0u, CLOSE_RANGE_CLOEXEC);
+    return tl::unexpected(unnamed.error());
+  }
+  std::vector<UniqueFd> owned;  // whatever becomes of the rest
+  for (std::size_t i = 0; i < unnamed->size(); ++i) owned.emplace_back(first + static_cast<int>(i));
   if (!names) return tl::unexpected(std::move(names).error());
   std::vector<PassedFd> all;
-  int fd = kFirstPassedFd;
-  for (auto& name : *names) {
-    if (::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
-      return fail_errno(errno, fmt::format("descriptor {} of LISTEN_FDS", fd));
-    all.push_back({std::move(name), UniqueFd(fd++)});
+  for (auto& fd : owned) {
+    if (::fcntl(fd.get(), F_SETFD, FD_CLOEXEC) != 0)
+      return fail_errno(errno, fmt::format("descriptor {} of LISTEN_FDS", fd.get()));
+    all.push_back({std::move((*names)[all.size()]), std::move(fd)});
   }
   return all;
 }

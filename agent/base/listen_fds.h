@@ -26,7 +26,8 @@ struct PassedFd {
   UniqueFd fd;
 };
 // Takes them, once; the variables are gone then, so that no child takes them for its own. Call it
-// before this process opens anything.
-Result<std::vector<PassedFd>> take_listen_fds();
+// before this process opens anything. With an error those that were passed are closed; if not even
+// their number makes sense, what there is from `first` on goes with an exec.
+Result<std::vector<PassedFd>> take_listen_fds(int first = kFirstPassedFd);
 
 }  // namespace mesh

@@ -3,10 +3,33 @@
 
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdlib>
 #include <string>
 
 namespace mesh {
 namespace {
+
+constexpr int kFirst = 300;  // where nothing else is
+
+// Two of them, as a service manager passes them: they go with no exec.
+class PassedFds : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    for (int fd : {kFirst, kFirst + 1}) ASSERT_EQ(::dup2(STDERR_FILENO, fd), fd);
+  }
+  void TearDown() override {
+    for (int fd : {kFirst, kFirst + 1}) (void)::close(fd);
+  }
+  static void say(const std::string& fds, const char* names) {
+    ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
+    ::setenv("LISTEN_FDS", fds.c_str(), 1);
+    ::setenv("LISTEN_FDNAMES", names, 1);
+  }
+  static int flags(int fd) { return ::fcntl(fd, F_GETFD); }
+};
 
 TEST(ListenFds, AreNamedInTheirOrder) {
   const auto none = parse_listen_fds(nullptr, nullptr, nullptr, 7);
@@ -38,6 +61,48 @@ TEST(ListenFds, ThatContradictThemselvesAreRefused) {
   EXPECT_FALSE(parse_listen_fds("7", "2", "a:b:c", 7));
   const std::string many(1 << 20, ':');
   EXPECT_FALSE(parse_listen_fds("7", "2", many.c_str(), 7));
+}
+
+TEST_F(PassedFds, AreTakenAndStayHere) {
+  say("2", "a:b");
+  {
+    const auto taken = take_listen_fds(kFirst);
+    ASSERT_TRUE(taken) << taken.error().what;
+    ASSERT_EQ(taken->size(), 2u);
+    EXPECT_EQ(taken->at(1).name, "b");
+    EXPECT_EQ(taken->at(1).fd.get(), kFirst + 1);
+    for (int fd : {kFirst, kFirst + 1}) EXPECT_EQ(flags(fd), FD_CLOEXEC);
+    EXPECT_EQ(std::getenv("LISTEN_FDS"), nullptr);
+  }
+  EXPECT_EQ(flags(kFirst), -1);
+}
+
+TEST_F(PassedFds, WithNamesThatDoNotFitAreClosed) {
+  say("2", "a");
+  EXPECT_FALSE(take_listen_fds(kFirst));
+  for (int fd : {kFirst, kFirst + 1}) EXPECT_EQ(flags(fd), -1) << fd;
+  EXPECT_EQ(std::getenv("LISTEN_FDNAMES"), nullptr);
+}
+
+TEST_F(PassedFds, ThatAreNotAllThereAreClosed) {
+  say("3", "a:b:c");
+  EXPECT_FALSE(take_listen_fds(kFirst));
+  for (int fd : {kFirst, kFirst + 1}) EXPECT_EQ(flags(fd), -1) << fd;
+}
+
+TEST_F(PassedFds, OfAnUnknownNumberGoWithAnExec) {
+  say("many", "a");
+  EXPECT_FALSE(take_listen_fds(kFirst));
+  for (int fd : {kFirst, kFirst + 1}) EXPECT_EQ(flags(fd), FD_CLOEXEC) << fd;
+}
+
+TEST_F(PassedFds, OfAnotherProcessAreLeftAlone) {
+  say("2", "a:b");
+  ::setenv("LISTEN_PID", std::to_string(::getppid()).c_str(), 1);
+  const auto taken = take_listen_fds(kFirst);
+  ASSERT_TRUE(taken);
+  EXPECT_TRUE(taken->empty());
+  for (int fd : {kFirst, kFirst + 1}) EXPECT_EQ(flags(fd), 0) << fd;
 }
 
 }  // namespace
