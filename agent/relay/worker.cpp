@@ -14,6 +14,12 @@
 
 namespace mesh::relay {
 
+namespace {
+
+constexpr std::size_t kEventsBesideBulk = 16;
+
+}  // namespace
+
 Worker::Worker(const PoolOptions& options, unsigned index)
     : index_(index),
       work_(boost::asio::make_work_guard(context_)),
@@ -200,13 +206,21 @@ void Worker::for_each(const std::function<void(const Connection&)>& visit) const
   for (const auto& connection : connections_) visit(*connection);
 }
 
+void Worker::run_posted() {
+  // Before the queue is looked at: a post that poll() does not see finds `false` and wakes us
+  // again.
+  woken_.store(false, std::memory_order_release);
+  (void)context_.poll();
+}
+
 void Worker::run() {
   std::array<epoll_event, 128> events;
   std::vector<std::coroutine_handle<>> turn;
   // An aborted coroutine may still stand in the ready queue: it leaves the table when it has run.
   while (!stopping_ || !connections_.empty() || !ready_.empty()) {
-    const int n =
-        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms());
+    // What is not fetched stays in the set. Beside bulk an event may be a quantum of it, too.
+    const std::size_t most = ready_.empty() ? events.size() : kEventsBesideBulk;
+    const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(most), timeout_ms());
     turn.swap(ready_);
     bool posted = false;
     for (int i = 0; i < n; ++i) {
@@ -216,14 +230,14 @@ void Worker::run() {
       else
         static_cast<EventSink*>(event.data.ptr)->on_events(event.events);
     }
-    for (auto handle : turn) handle.resume();
-    turn.clear();
-    if (posted) {
-      // Before the queue is looked at: a post that poll() does not see finds `false` and wakes us
-      // again.
-      woken_.store(false, std::memory_order_release);
-      (void)context_.poll();
+    // Whoever asks does not wait until every bulk transfer has had its quantum. Not between events:
+    // one of them may be for a connection that is halted by then.
+    for (auto handle : turn) {
+      handle.resume();
+      if (woken_.load(std::memory_order_relaxed)) run_posted();
     }
+    turn.clear();
+    if (posted) run_posted();
     expire();
     buried_.clear();
     buried_sinks_.clear();

@@ -128,6 +128,7 @@ class Worker {
   [[nodiscard]] std::vector<Connection*> pick(const std::function<bool(const Connection&)>& which,
                                               std::size_t most = SIZE_MAX) const;
   void run();
+  void run_posted();
   void wake();
   void expire();
   [[nodiscard]] int timeout_ms() const;
