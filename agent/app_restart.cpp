@@ -72,10 +72,15 @@ Result<std::uint32_t> App::keep() {
                         [this]() -> Status {
                           heart_stopped_ = true;
                           heartbeat_.cancel();
-                          return datapath_->come_back_within(takeover::kComeBack);
+                          return datapath_->come_back_within(options_.restart_timeout);
                         }),
              "heart");
-    return keeper.keep(std::move(pair->write), Clock::now() + takeover::kKept);
+    // At most half of the time, so that draining has the other half.
+    const auto most = std::chrono::ceil<std::chrono::milliseconds>(
+        drain_end_ - options_.drain_timeout / 2 - Clock::now());
+    return keeper.keep(std::move(pair->write),
+                       Clock::now() + takeover::kKeptTimes * options_.restart_timeout,
+                       std::max(most, takeover::kWorkers));
   };
   auto kept = run();
   if (!kept) {

@@ -169,6 +169,7 @@ void App::on_signal(int signal) {
     return;
   }
   draining_ = true;
+  drain_end_ = std::chrono::steady_clock::now() + options_.drain_timeout;
   if (options_.keep_on_stop && signal == SIGTERM) {
     log::info("signal {}: keeping connections for the next start", signal);
     return begin_keep();
@@ -187,7 +188,6 @@ void App::begin_drain() {
   heartbeat_.cancel();
   if (catalog_) catalog_->stop();
   if (store_) store_->stop();
-  drain_end_ = std::chrono::steady_clock::now() + options_.drain_timeout;
   drain();
 }
 
@@ -242,6 +242,8 @@ void App::prepare_handover() {
                                    if (std::exchange(heart_stopped_, false)) beat();
                                    if (!std::exchange(drain_later_, false)) return;
                                    draining_ = true;
+                                   drain_end_ =
+                                       std::chrono::steady_clock::now() + options_.drain_timeout;
                                    begin_drain();
                                  },
                              .succeeded =

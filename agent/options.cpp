@@ -91,6 +91,7 @@ struct Texts {
   std::string default_policy = "allow";
   std::string on_stop = "drain";
   unsigned drain_seconds = 30;
+  unsigned restart_seconds = 30;
   unsigned leaf_ttl_seconds = 72 * 3600;
   std::string store;
   std::string node_address;
@@ -173,6 +174,7 @@ Status convert(const Texts& texts, Options& options) {
   if (auto status = convert_store(texts, options); !status) return status;
   options.keep_on_stop = texts.on_stop == "keep";
   options.drain_timeout = std::chrono::seconds(texts.drain_seconds);
+  options.restart_timeout = std::chrono::seconds(texts.restart_seconds);
   options.leaf_ttl = std::chrono::seconds(texts.leaf_ttl_seconds);
   if (!options.identity_dir.empty() && !options.svid_dir.empty())
     return fail("--identity-dir and --svid-dir: identities come from one of them, not from both");
@@ -333,6 +335,11 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       ->type_name("WHAT");
   add("--drain-timeout", texts.drain_seconds,
       "How long SIGTERM waits for relayed connections, in seconds")
+      ->type_name("SECONDS");
+  add("--restart-timeout", texts.restart_seconds,
+      "With --on-stop keep: how long whoever connects waits for the next start, in seconds, before "
+      "connections are refused; what is open waits twice as long")
+      ->check(CLI::Range(1u, 600u))
       ->type_name("SECONDS");
   add("--relay-threads", options.relay_threads, "Threads of the relay; 0 is one a core")
       ->check(CLI::Range(0u, 256u))

@@ -59,6 +59,7 @@ struct Options {
   std::chrono::seconds leaf_ttl{};
   bool disable_kernel_tls = false;
   std::chrono::milliseconds drain_timeout{30'000};
+  std::chrono::milliseconds restart_timeout{30'000};
   bool takeover = false;       // from the agent that runs, if one does
   bool keep_on_stop = false;   // connections, for the next start
   int tell_taken_over = -1;    // Reload: written to once the takeover is done

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "agent/relay/patience.h"
 #include "agent/relay/pool.h"
 #include "agent/relay/worker.h"
 
@@ -22,11 +23,19 @@ auto ask_worker(Worker& worker, Ask ask) {
   return future;
 }
 
+// One `patience` for many answers: its time is for all of them together.
+template <typename Answer>
+Result<Answer> await_answer(std::future<Answer>& future, Patience& patience) {
+  while (future.wait_until(patience.until()) != std::future_status::ready)
+    if (!patience.goes_on())
+      return fail("relay worker did not answer within {} s", patience.waited().count());
+  return future.get();
+}
+
 template <typename Answer>
 Result<Answer> await_answer(std::future<Answer>& future) {
-  if (future.wait_for(Pool::kAnswerTimeout) != std::future_status::ready)
-    return fail("relay worker did not answer within {} s", Pool::kAnswerTimeout.count());
-  return future.get();
+  Patience patience;
+  return await_answer(future, patience);
 }
 
 }  // namespace mesh::relay

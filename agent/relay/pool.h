@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The relay as the rest of the agent sees it: workers, listeners, the connection table, draining.
-// All methods may be called from any thread that is not a worker.
+// All methods may be called from any thread that is not a worker; each waits for the workers with
+// the patience that it names, or Patience::kAnswer for one answer.
 #pragma once
 
 #include <atomic>
@@ -22,16 +23,13 @@
 #include "agent/relay/listener.h"
 #include "agent/relay/load.h"
 #include "agent/relay/options.h"
+#include "agent/relay/patience.h"
 #include "agent/relay/worker.h"
 
 namespace mesh::relay {
 
 class Pool {
  public:
-  // How long a call waits for the workers to answer. They never block, so this is only ever reached
-  // on a machine that has stalled, or when a dialer breaks its contract.
-  static constexpr std::chrono::seconds kAnswerTimeout{2};
-
   static Result<std::unique_ptr<Pool>> create(const PoolOptions& options);
   ~Pool();  // aborts what is left
   Pool(const Pool&) = delete;
@@ -75,10 +73,10 @@ class Pool {
   // gives them, those of one worker and so many at a time, until there are none; then either
   // resume(), and nothing has happened, or release(): they and the listeners are the successor's.
   // After that take_established() gives those that were being set up, and they are gone here.
-  Result<std::vector<HandedListener>> listeners();  // duplicates
-  Status stop_accepting();                          // the sockets stay open
-  Result<std::size_t> being_set_up();
-  Result<std::size_t> pause();
+  Result<std::vector<HandedListener>> listeners(Patience patience = {});  // duplicates
+  Status stop_accepting(Patience patience = {});                          // the sockets stay open
+  Result<std::size_t> being_set_up(Patience patience = {});
+  Result<std::size_t> pause(Patience patience = {});
   Result<std::vector<HandedOver>> export_paused(std::size_t worker, std::size_t most);
   Status resume();
   Result<std::size_t> release();
@@ -98,8 +96,10 @@ class Pool {
   Status close_all();
   template <typename Ask>
   auto ask_all(Ask ask);
-  Result<std::size_t> count_all(std::function<std::size_t(Worker&)> ask, std::string_view what);
-  Status for_each_listener(const std::function<Status(Listener&)>& visit, std::string_view what);
+  Result<std::size_t> count_all(std::function<std::size_t(Worker&)> ask, std::string_view what,
+                                Patience& patience);
+  Status for_each_listener(const std::function<Status(Listener&)>& visit, std::string_view what,
+                           Patience& patience);
   Result<std::size_t> abort_if(std::function<bool(const Connection&)> which);
 
   const PoolOptions options_;

@@ -18,13 +18,13 @@ auto Pool::ask_all(Ask ask) {
   return answers;
 }
 
-Result<std::size_t> Pool::count_all(std::function<std::size_t(Worker&)> ask,
-                                    std::string_view what) {
+Result<std::size_t> Pool::count_all(std::function<std::size_t(Worker&)> ask, std::string_view what,
+                                    Patience& patience) {
   auto answers = ask_all(std::move(ask));
   std::size_t sum = 0;
   Status first;
   for (auto& future : answers) {
-    auto count = await_answer(future);
+    auto count = await_answer(future, patience);
     if (count)
       sum += *count;
     else if (first)
@@ -34,24 +34,26 @@ Result<std::size_t> Pool::count_all(std::function<std::size_t(Worker&)> ask,
   return sum;
 }
 
-Status Pool::for_each_listener(const std::function<Status(Listener&)>& visit,
-                               std::string_view what) {
-  std::vector<std::shared_ptr<Listener>> all;
+// All are asked before the first one answers, so that a busy worker is waited for once.
+Status Pool::for_each_listener(const std::function<Status(Listener&)>& visit, std::string_view what,
+                               Patience& patience) {
+  std::vector<std::future<Status>> answers;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [id, listener] : listeners_) all.push_back(listener);
+    for (const auto& [id, listener] : listeners_)
+      answers.push_back(
+          ask_worker(listener->home(), [listener = listener, visit] { return visit(*listener); }));
   }
   Status first;
-  for (auto& listener : all) {
-    auto asked = ask_worker(listener->home(), [listener, visit] { return visit(*listener); });
-    auto answer = await_answer(asked);
+  for (auto& asked : answers) {
+    auto answer = await_answer(asked, patience);
     Status status = answer ? std::move(*answer) : Status(tl::unexpected(std::move(answer).error()));
     if (!status && first) first = context(std::move(status).error(), what);
   }
   return first;
 }
 
-Result<std::vector<HandedListener>> Pool::listeners() {
+Result<std::vector<HandedListener>> Pool::listeners(Patience patience) {
   auto all = std::make_shared<std::vector<HandedListener>>();
   auto mutex = std::make_shared<std::mutex>();  // an answer may come after the time is up
   auto status = for_each_listener(
@@ -62,31 +64,31 @@ Result<std::vector<HandedListener>> Pool::listeners() {
         all->push_back(std::move(*copy));
         return {};
       },
-      "list the relay's listeners");
+      "list the relay's listeners", patience);
   if (!status) return tl::unexpected(std::move(status).error());
   const std::lock_guard lock(*mutex);
   return std::move(*all);
 }
 
-Status Pool::stop_accepting() {
+Status Pool::stop_accepting(Patience patience) {
   return for_each_listener(
       [](Listener& listener) -> Status {
         listener.stop_accepting();
         return {};
       },
-      "stop accepting");
+      "stop accepting", patience);
 }
 
 // Asked in the order of the posts, so that what a listener has handed to a worker is counted.
-Result<std::size_t> Pool::being_set_up() {
+Result<std::size_t> Pool::being_set_up(Patience patience) {
   return count_all([](const Worker& worker) { return worker.being_set_up(); },
-                   "count what is being set up");
+                   "count what is being set up", patience);
 }
 
-Result<std::size_t> Pool::pause() {
-  auto stopped = stop_accepting();
+Result<std::size_t> Pool::pause(Patience patience) {
+  auto stopped = stop_accepting(patience);
   if (!stopped) return tl::unexpected(std::move(stopped).error());
-  return count_all([](Worker& worker) { return worker.pause_established(); }, "pause");
+  return count_all([](Worker& worker) { return worker.pause_established(); }, "pause", patience);
 }
 
 Result<std::vector<HandedOver>> Pool::export_paused(std::size_t worker, std::size_t most) {
@@ -99,7 +101,9 @@ Result<std::vector<HandedOver>> Pool::export_paused(std::size_t worker, std::siz
 }
 
 Status Pool::resume() {
-  MESH_TRY(count_all([](Worker& worker) { return worker.resume_paused(); }, "resume"), "relay");
+  Patience patience;
+  MESH_TRY(count_all([](Worker& worker) { return worker.resume_paused(); }, "resume", patience),
+           "relay");
   return start_accepting();
 }
 
@@ -107,7 +111,8 @@ Result<std::size_t> Pool::release() {
   MESH_TRY(close_all(), "release");
   // What is still being set up ends or is handed over; no leg is kept here for another connection.
   for (auto& worker : workers_) worker->post([&worker = *worker] { worker.drain(); });
-  return count_all([](Worker& worker) { return worker.release_paused(); }, "release");
+  Patience patience;
+  return count_all([](Worker& worker) { return worker.release_paused(); }, "release", patience);
 }
 
 Result<std::vector<HandedOver>> Pool::take_established(std::size_t worker, std::size_t most) {
@@ -120,8 +125,9 @@ Result<std::vector<HandedOver>> Pool::take_established(std::size_t worker, std::
 
 Status Pool::start_accepting() {
   accepting_ = true;
+  Patience patience;
   return for_each_listener([](Listener& listener) { return listener.start_accepting(); },
-                           "start to accept");
+                           "start to accept", patience);
 }
 
 Status Pool::adopt(TakenOver taken) {

@@ -119,7 +119,7 @@ Status Handover::negotiate() {
 Status Handover::send_connections() {
   const auto end = Clock::now() + kPaused;
   paused_ = true;  // also when it fails half-way
-  auto paused = pool_.pause();
+  auto paused = pool_.pause(workers_within(kWorkers, "takeover"));
   if (!paused) return tl::unexpected(std::move(paused).error());
   auto count = send_paused(*channel_, pool_, [end] { return left(end); });
   if (!count) return tl::unexpected(std::move(count).error());

@@ -16,8 +16,6 @@
 namespace mesh::takeover {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr std::chrono::milliseconds kLookAgain{5};
 
 // Should nobody ever take it, its peer must not mistake that for the end of what was said.
@@ -48,18 +46,19 @@ bool is_kept(const UniqueFd& write) {
 
 Status Keeper::settle(std::chrono::milliseconds most) {
   const auto end = Clock::now() + most;
-  MESH_TRY(pool_.stop_accepting(), "keep");
+  MESH_TRY(pool_.stop_accepting(workers_within(kWorkers, "restart")), "keep");
   for (;;) {
-    auto count = pool_.being_set_up();
+    auto count = pool_.being_set_up(workers_within(kWorkers, "restart"));
     if (!count) return tl::unexpected(std::move(count).error());
     if (*count == 0 || Clock::now() >= end) return {};
     std::this_thread::sleep_for(kLookAgain);
   }
 }
 
-Result<std::uint32_t> Keeper::keep(UniqueFd write, Clock::time_point deadline) {
+Result<std::uint32_t> Keeper::keep(UniqueFd write, Clock::time_point deadline,
+                                   std::chrono::milliseconds most) {
   Channel channel(std::move(write));
-  auto paused = pool_.pause();
+  auto paused = pool_.pause(workers_within(most, "restart"));
   if (!paused) return tl::unexpected(std::move(paused).error());
   const auto header = write_kept_header({common_, deadline, static_cast<std::uint32_t>(*paused)});
   if (auto sent = channel.send(FrameType::Kept, header, {}, Channel::Limit(0)); !sent)

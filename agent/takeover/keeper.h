@@ -36,11 +36,15 @@ class Keeper {
  public:
   Keeper(relay::Pool& pool, Common common) : pool_(pool), common_(std::move(common)) {}
 
+  using Clock = std::chrono::steady_clock;
+
   // Accepts no more and waits, at most so long, until nothing is being set up.
   Status settle(std::chrono::milliseconds most);
-  // Halts the connections and writes all of it; gives how many connections. It never waits for
-  // room. With an error the relay can go on: resume().
-  Result<std::uint32_t> keep(UniqueFd write, std::chrono::steady_clock::time_point deadline);
+  // Halts the connections, for which the workers have `most`, and writes all of it, good until
+  // `deadline`; gives how many connections. It never waits for room. With an error the relay can go
+  // on: resume().
+  Result<std::uint32_t> keep(UniqueFd write, Clock::time_point deadline,
+                             std::chrono::milliseconds most);
   void resume();
 
  private:

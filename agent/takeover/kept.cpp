@@ -34,7 +34,8 @@ Status Kept::open(const Common& own) {
     return fail("the BPF maps in {} are others than those it had in {}", own.pin_dir,
                 theirs.pin_dir);
   if (came_ > header_.deadline)
-    return fail("the stop was more than {} s ago", kKept.count() / 1000);
+    return fail("this start is {} s too late (--restart-timeout)",
+                std::chrono::ceil<std::chrono::seconds>(came_ - header_.deadline).count());
   return {};
 }
 

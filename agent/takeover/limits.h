@@ -15,15 +15,17 @@ inline constexpr std::chrono::milliseconds kPrepare{300'000};
 // Meanwhile nobody is enrolled and no catalog applied: the successor finds workloads, reads the
 // catalog and gets its identities.
 inline constexpr std::chrono::milliseconds kFrozen{30'000};
+// Until every relay worker has halted what it copies. Less than kAnswer, for which the other side
+// waits.
+inline constexpr std::chrono::milliseconds kWorkers{8'000};
 // Connections rest from Give to Go; beyond it they go on where they were.
 inline constexpr std::chrono::milliseconds kPaused{10'000};
 // Between two frames of the former agent, which finishes what was being set up.
 inline constexpr std::chrono::milliseconds kFollow{600'000};
 
-// Over a restart. New connections wait in the listeners' queues so long; then they are refused.
-inline constexpr std::chrono::milliseconds kComeBack{30'000};
-// An agent that starts later than this after the stop ends the connections instead.
-inline constexpr std::chrono::milliseconds kKept{60'000};
+// Over a restart: an agent that starts this many times --restart-timeout after the stop, or later,
+// ends the connections instead.
+inline constexpr int kKeptTimes = 2;
 // What is being set up at the stop has this long to be established: as long as a handshake has.
 inline constexpr std::chrono::milliseconds kSettle{10'000};
 // Of kernel memory, for all that is kept (the kernel doubles it): some 100,000 connections.

@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "agent/base/log.h"
 #include "agent/takeover/connection_state.h"
 #include "agent/takeover/limits.h"
 #include "agent/takeover/wipe.h"
@@ -11,8 +12,14 @@
 
 namespace mesh::takeover {
 
+relay::Patience workers_within(std::chrono::milliseconds most, const char* what) {
+  return {relay::Patience::Clock::now() + most, [what](std::chrono::seconds waited) {
+            log::info("{}: relay workers are busy, {} s waited for them", what, waited.count());
+          }};
+}
+
 Status send_listeners(Channel& channel, relay::Pool& pool) {
-  auto listeners = pool.listeners();
+  auto listeners = pool.listeners(workers_within(kWorkers, "listeners"));
   if (!listeners) return tl::unexpected(std::move(listeners).error());
   for (const auto& one : *listeners) {
     Writer out;

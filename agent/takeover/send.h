@@ -11,6 +11,9 @@
 
 namespace mesh::takeover {
 
+// For workers in the middle of bulk; the log says every now and then that `what` waits for them.
+relay::Patience workers_within(std::chrono::milliseconds most, const char* what);
+
 Status send_listeners(Channel& channel, relay::Pool& pool);
 Status send_connection(Channel& channel, relay::HandedOver connection, Channel::Limit limit);
 

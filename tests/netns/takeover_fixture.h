@@ -53,21 +53,24 @@ class Takeover : public TwoNodes {
         pod.name));
   }
 
+  // Of a client for what it waits for, in ms: a restarted agent, most of all.
+  static const char* patience() { return in_guest() ? "300000" : "60000"; }
   // `count` connections with bytes on the way all the time, and two threads that connect anew.
   void start_load(const std::string& to, unsigned count,
                   const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments{"load", std::to_string(count), "--to", to, "--port",
-                                       "80",   "--timeout",           "60000"};
+    std::vector<std::string> arguments{"load", std::to_string(count), "--to",    to, "--port",
+                                       "80",   "--timeout",           patience()};
     arguments.insert(arguments.end(), more.begin(), more.end());
     loads_.push_back(client_->spawn(peer(arguments), /*stdin_pipe=*/true));
-    (void)wait_events(loads_.back(), "holding", 1,
-                      long_form() ? std::chrono::seconds(240) : std::chrono::seconds(60));
+    (void)wait_events(
+        loads_.back(), "holding", 1,
+        long_form() || in_guest() ? std::chrono::seconds(240) : std::chrono::seconds(60));
   }
   // All of them end well: no reset, nobody refused, no byte lost or said twice.
   void expect_loads_end_well() {
     for (auto& load : loads_) {
       load.close_stdin();
-      const auto status = load.wait(std::chrono::seconds(90));
+      const auto status = load.wait(std::chrono::seconds(in_guest() ? 240 : 90));
       ASSERT_TRUE(status) << status.error().what << load.out();
       EXPECT_TRUE(status->ok()) << load.out();
       std::printf("%s\n", json_lines(load.out()).back().dump().c_str());
@@ -77,10 +80,13 @@ class Takeover : public TwoNodes {
   // `what` happens in the middle of four connections to the other node with bytes both ways at
   // once, and of bulk on this one; every byte arrives.
   void bulk_goes_on(const std::function<void()>& what) {
-    const std::string bytes = std::to_string(long_form() ? 512u << 20 : 64u << 20);
+    const std::string bytes = std::to_string(in_guest()    ? 8u << 20
+                                             : long_form() ? 512u << 20
+                                                           : 64u << 20);
     const auto exchange = [&](const std::vector<std::string>& own) {
-      std::vector<std::string> all{"pattern-duplex", "--send",    bytes,   "--receive",     bytes,
-                                   "--half-close",   "--timeout", "60000", "--connections", "4"};
+      std::vector<std::string> all{
+          "pattern-duplex", "--send",    bytes,      "--receive",     bytes,
+          "--half-close",   "--timeout", patience(), "--connections", "4"};
       all.insert(all.end(), own.begin(), own.end());
       return all;
     };
@@ -90,7 +96,7 @@ class Takeover : public TwoNodes {
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
     what();
     for (Process* one : {&client, &serving}) {
-      const auto status = one->wait(std::chrono::seconds(240));
+      const auto status = one->wait(std::chrono::seconds(in_guest() ? 600 : 240));
       ASSERT_TRUE(status) << status.error().what << one->out();
       EXPECT_TRUE(status->ok()) << one->out();
     }

@@ -32,6 +32,7 @@ TEST(Options, DefaultsNeedOnlyTheNodeCidr) {
   EXPECT_EQ(o->pin_dir, "/sys/fs/bpf/mesh-agent");
   EXPECT_FALSE(o->node_name.empty());
   EXPECT_EQ(o->drain_timeout, std::chrono::seconds(30));
+  EXPECT_EQ(o->restart_timeout, std::chrono::seconds(30));
 }
 
 TEST(Options, TakesSeveralCidrsRepeatedOrWithCommas) {
@@ -104,6 +105,8 @@ TEST(Options, SaysWhatIsWrongInOneSentence) {
       {{"--node-cidr", "10.0.0.0/24", "--vip-cidr6", "2001:db8::/96"}, "--vip-cidr6"},
       {{"--node-cidr", "10.0.0.0/24", "--relay-threads", "257"}, "--relay-threads"},
       {{"--node-cidr", "10.0.0.0/24", "--drain-timeout", "-1"}, "--drain-timeout"},
+      {{"--node-cidr", "10.0.0.0/24", "--restart-timeout", "0"}, "--restart-timeout"},
+      {{"--node-cidr", "10.0.0.0/24", "--restart-timeout", "601"}, "--restart-timeout"},
       {{"--node-cidr", "10.0.0.0/24", "--log-level", "loud"}, "--log-level"},
       {{"--node-cidr", "10.0.0.0/24", "--log-format", "xml"}, "--log-format"},
       {{"--node-cidr", "10.0.0.0/24", "--no-such-flag"}, "--no-such-flag"},
@@ -157,6 +160,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   Env socket("MESH_AGENT_ADMIN_SOCKET", "/s");
   Env vip6("MESH_AGENT_VIP_CIDR6", "fd01::/96");
   Env drain("MESH_AGENT_DRAIN_TIMEOUT", "7");
+  Env restart("MESH_AGENT_RESTART_TIMEOUT", "90");
   Env threads("MESH_AGENT_RELAY_THREADS", "3");
   Env tracing("MESH_AGENT_DISABLE_TRACING", "true");
   Env level("MESH_AGENT_LOG_LEVEL", "warn");
@@ -199,6 +203,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   EXPECT_EQ(o->admin_socket, "/s");
   EXPECT_EQ(o->vip_cidr6->to_string(), "fd01::/96");
   EXPECT_EQ(o->drain_timeout, std::chrono::seconds(7));
+  EXPECT_EQ(o->restart_timeout, std::chrono::seconds(90));
   EXPECT_EQ(o->relay_threads, 3u);
   EXPECT_TRUE(o->disable_tracing);
   EXPECT_EQ(o->log_level, "warn");
@@ -233,7 +238,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   for (auto at = help.find("\n  --"); at != help.npos; at = help.find("\n  --", at + 1)) ++flags;
   for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
   EXPECT_EQ(flags, variables) << help;
-  EXPECT_EQ(flags, 34u) << "a new flag belongs into this test";
+  EXPECT_EQ(flags, 35u) << "a new flag belongs into this test";
 }
 
 TEST(Options, RefusesAWrongValueFromTheEnvironment) {
