@@ -28,15 +28,14 @@ std::optional<int> connect_result(int fd, const SockAddr& address) {
   return errno;
 }
 
-// Everything that a socket has been set up for beside its endpoint. Never 0.
-std::uint64_t tag_of(const mesh_leg& client, LastAck last_ack) {
-  return std::uint64_t{2} << 32 | std::uint64_t{last_ack == LastAck::WithData} << 32 |
-         client.source;
-}
+// Everything that a socket has been set up for beside its endpoint: the source of a leg that is
+// aimed, and what the kernel does with its last ACK.
+constexpr std::uint64_t kAimed = std::uint64_t{1} << 33;
+constexpr std::uint64_t kHoldsAck = std::uint64_t{1} << 32;
 
-// Once a socket; the kernel keeps it when the socket connects again.
-Status hold_last_ack(int fd, LastAck last_ack) {
-  const int seconds = last_ack == LastAck::WithData ? 1 : 0;
+// The kernel keeps it when the socket connects again, and a new socket sends its ACK at once.
+Status hold_last_ack(int fd, bool hold) {
+  const int seconds = hold ? 1 : 0;
   if (::setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds) != 0)
     return fail_errno(errno, "TCP_DEFER_ACCEPT");
   return {};
@@ -54,13 +53,15 @@ tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datap
   // The hook cannot put an address of another family in the place.
   const bool aimed = where == ClientIs::OnThisNode && from.family() == endpoint.family();
   const SockAddr& address = aimed ? from : endpoint;
-  const LegSockets::Use use{server, aimed ? tag_of(client, last_ack) : 0};
-  auto taken = netns.legs.take(endpoint.family(), use);
+  const bool hold = last_ack == LastAck::WithData;
+  const std::uint64_t tag = (aimed ? kAimed | client.source : 0) | (hold ? kHoldsAck : 0);
+  auto taken = netns.legs.take(endpoint.family(), {server, aimed ? tag : 0});
   if (!taken) return failure(DialReason::Resources, std::move(taken).error());
   UniqueFd& socket = taken->fd;
   if (!taken->ready) {
-    if (auto held = hold_last_ack(socket.get(), last_ack); !held)
-      return failure(DialReason::Resources, std::move(held).error());
+    if (const bool holds = (taken->tag & kHoldsAck) != 0; holds != hold)
+      if (auto held = hold_last_ack(socket.get(), hold); !held)
+        return failure(DialReason::Resources, std::move(held).error());
     auto marked = aimed ? datapath.mark_leg(socket.get(), client.source, server)
                         : datapath.mark_leg(socket.get(), client);
     if (!marked) return failure(DialReason::Resources, std::move(marked).error());
@@ -81,8 +82,8 @@ tl::expected<relay::Dialed, relay::DialFailure> connect_app_leg(const bpf::Datap
   dialed.netns_cookie = netns.cookie;
   dialed.has_options = true;
   dialed.comes_back = true;
-  dialed.tag = use.tag;
-  dialed.holds_ack = last_ack == LastAck::WithData;
+  dialed.tag = tag;
+  dialed.holds_ack = hold;
   dialed.connected = connect_result(fd, address);
   return dialed;
 }

@@ -27,14 +27,13 @@ Result<LegSockets::Taken> LegSockets::take(int family, const Use& use) {
     for (auto& fd : *fds) pool.push_back({std::move(fd), {}});
   }
   // The one that was used last, usually.
-  const auto same = std::find_if(pool.rbegin(), pool.rend(), [&](const Idle& idle) {
-    return idle.use.tag != 0 && idle.use == use;
-  });
+  const auto same = std::find_if(pool.rbegin(), pool.rend(),
+                                 [&](const Idle& idle) { return use.tag != 0 && idle.use == use; });
   const bool ready = same != pool.rend();
   if (ready) std::swap(*same, pool.back());
-  UniqueFd fd = std::move(pool.back().fd);
+  Taken taken{std::move(pool.back().fd), ready, pool.back().use.tag};
   pool.pop_back();
-  return Taken{std::move(fd), ready};
+  return taken;
 }
 
 void LegSockets::give_back(int family, UniqueFd socket, const Use& use) {

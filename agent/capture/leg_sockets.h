@@ -22,12 +22,13 @@ class LegSockets {
   // nothing to be set between them.
   struct Use {
     Endpoint server;
-    std::uint64_t tag = 0;  // the rest of it; 0: not set up, or not for a second time
+    std::uint64_t tag = 0;  // the rest of it; 0: a new socket's, and equal to none
     bool operator==(const Use&) const = default;
   };
   struct Taken {
     UniqueFd fd;
-    bool ready = false;  // has been set up for that very use
+    bool ready = false;     // has been set up for that very use
+    std::uint64_t tag = 0;  // of the use before
   };
 
   // `netns_fd` is borrowed and must outlive the object.
