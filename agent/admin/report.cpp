@@ -103,14 +103,11 @@ json status_report(const ReportSources& s) {
         const auto place = placement.of(instance.address);
         ++count[static_cast<std::size_t>(place)];
         const auto* at = catalog->node_of(instance.address);
-        const auto health = node.health.find(instance.id);
         endpoints.push_back({{"id", instance.id},
                              {"address", instance.endpoint().to_string()},
                              {"node", at == nullptr ? json() : json(at->name)},
                              {"place", capture::to_string(place)},
-                             {"health", catalog::to_string(health == node.health.end()
-                                                               ? catalog::CheckStatus::Passing
-                                                               : health->second)},
+                             {"health", catalog::to_string(node.status_of(instance.id))},
                              {"enrolled", place == capture::Place::Local}});
         if (const auto it = open.find(instance.endpoint()); it != open.end())
           endpoints.back()["connections"] = it->second;

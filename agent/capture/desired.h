@@ -14,6 +14,7 @@
 #include "agent/bpf/map.h"
 #include "agent/capture/labels.h"
 #include "agent/catalog/model.h"
+#include "agent/health/table.h"
 #include "agent/workload/workload.h"
 #include "mesh/identity.h"
 #include "mesh/policy.h"
@@ -32,8 +33,13 @@ struct NodeState {
   bool sockmap_available = true;
   // By instance, as far as checks of this node and what other nodes share say; all others are
   // passing.
-  std::map<std::string, catalog::CheckStatus, std::less<>> health;
+  health::SharedStatuses health;  // null: nobody says anything
 
+  [[nodiscard]] catalog::CheckStatus status_of(std::string_view instance) const {
+    if (!health) return catalog::CheckStatus::Passing;
+    const auto it = health->find(instance);
+    return it == health->end() ? catalog::CheckStatus::Passing : it->second;
+  }
   bool operator==(const NodeState&) const = default;
 };
 

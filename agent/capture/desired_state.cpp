@@ -191,8 +191,12 @@ void DesiredState::touch_health(const NodeState& node, const catalog::Catalog& c
       if (it == others.end() || it->second != status) different.insert(id);
     }
   };
-  compare(former_.health, node.health);
-  compare(node.health, former_.health);
+  static const health::Statuses kNone;
+  const auto& before = former_.health ? *former_.health : kNone;
+  const auto& now = node.health ? *node.health : kNone;
+  compare(before, now);
+  compare(now, before);
+  if (different.empty()) return;
   for (const auto& service : catalog.services().pointers())
     for (const auto& instance : service->instances)
       if (different.contains(instance.id)) {

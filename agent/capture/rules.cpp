@@ -40,8 +40,7 @@ std::uint32_t Rules::label(const catalog::Service& service) const {
 }
 
 catalog::CheckStatus Rules::status_of(const catalog::Instance& instance) const {
-  const auto it = node_.health.find(instance.id);
-  return it == node_.health.end() ? catalog::CheckStatus::Passing : it->second;
+  return node_.status_of(instance.id);
 }
 
 mesh_port Rules::port_of(const catalog::Service& service) const {

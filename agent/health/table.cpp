@@ -12,11 +12,12 @@ CheckStatus Table::status_of(std::string_view instance) const {
   return other == others_.end() ? CheckStatus::Passing : other->second;
 }
 
-Statuses Table::all() const {
+SharedStatuses Table::all() const {
   const std::lock_guard lock(mutex_);
-  Statuses all = others_;
-  for (const auto& [instance, health] : own_) all.insert_or_assign(instance, health.status);
-  return all;
+  if (all_) return all_;
+  auto all = std::make_shared<Statuses>(others_);
+  for (const auto& [instance, health] : own_) all->insert_or_assign(instance, health.status);
+  return all_ = std::move(all);
 }
 
 bool Table::replace(Own instances) {
@@ -28,12 +29,15 @@ bool Table::replace(Own instances) {
                                });
   if (same) return false;
   own_ = std::move(instances);
+  all_.reset();
   return true;
 }
 
 void Table::replace_others(Statuses others) {
   const std::lock_guard lock(mutex_);
+  if (others == others_) return;
   others_ = std::move(others);
+  all_.reset();
 }
 
 }  // namespace mesh::health

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -25,6 +26,8 @@ struct CheckRow {
 };
 
 using Statuses = std::map<std::string, CheckStatus, std::less<>>;  // by instance
+// Two that are the same object say the same.
+using SharedStatuses = std::shared_ptr<const Statuses>;
 
 // An instance of this node by all of its checks.
 struct InstanceHealth {
@@ -45,7 +48,8 @@ class Table {
   [[nodiscard]] bool usable(std::string_view instance) const {
     return status_of(instance) != CheckStatus::Critical;
   }
-  [[nodiscard]] Statuses all() const;
+  // The same object until something changes. Never null.
+  [[nodiscard]] SharedStatuses all() const;
   [[nodiscard]] Own own() const {
     const std::lock_guard lock(mutex_);
     return own_;
@@ -61,6 +65,7 @@ class Table {
   mutable std::mutex mutex_;
   Own own_;
   Statuses others_;
+  mutable SharedStatuses all_;  // null: something has changed since
 };
 
 }  // namespace mesh::health

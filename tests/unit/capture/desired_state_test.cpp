@@ -177,10 +177,10 @@ class World {
   void change_health() {
     const std::string id = fmt::format("i{}", below(next_instance_ + 1));
     if (below(3) == 0)
-      node_.health.erase(id);
+      health_.erase(id);
     else
-      node_.health[id] =
-          below(2) == 0 ? catalog::CheckStatus::Critical : catalog::CheckStatus::Warning;
+      health_[id] = below(2) == 0 ? catalog::CheckStatus::Critical : catalog::CheckStatus::Warning;
+    node_.health = std::make_shared<const health::Statuses>(health_);
   }
   void change_nodes() {
     auto nodes = std::make_shared<catalog::Catalog::Nodes>(*nodes_);
@@ -232,6 +232,7 @@ class World {
 
   std::mt19937 random_;
   NodeState node_;
+  health::Statuses health_;
   std::map<std::string, catalog::ServicePtr> services_;
   std::shared_ptr<const catalog::Catalog::Nodes> nodes_;
   std::shared_ptr<const config::Entries> entries_;

@@ -51,6 +51,7 @@ class DesiredTest : public testing::Test {
   }
 
   Desired result() {
+    node_.health = std::make_shared<const health::Statuses>(health_);
     auto desired = compute(
         node_,
         catalog::Catalog(services_, nodes_, std::make_shared<const config::Entries>(entries_)),
@@ -60,6 +61,7 @@ class DesiredTest : public testing::Test {
   }
 
   NodeState node_;
+  health::Statuses health_;
   catalog::Catalog::Services services_;
   catalog::Catalog::Nodes nodes_;
   config::Entries entries_;
@@ -149,8 +151,7 @@ TEST_F(DesiredTest, EachPolicyHasHealthWeightsAndFailover) {
   for (const char* at : {"10.0.0.1", "10.0.0.2", "10.0.0.3"}) instance(web, at, 80);
   web.instances[1].weights = {4, 2};
   instance(service("spare"), "10.0.0.3", 81);
-  node_.health = {{"web0", catalog::CheckStatus::Critical},
-                  {"web1", catalog::CheckStatus::Warning}};
+  health_ = {{"web0", catalog::CheckStatus::Critical}, {"web1", catalog::CheckStatus::Warning}};
   auto& resolver = entries_.resolvers["web"];
   resolver.name = "web";
   resolver.failover["*"].targets = {{"spare", "", "", ""}};
@@ -162,7 +163,7 @@ TEST_F(DesiredTest, EachPolicyHasHealthWeightsAndFailover) {
     balancer.policy = policy;
     balancer.hash_policies.resize(1);
     resolver.load_balancer = balancer;
-    node_.health["web2"] = catalog::CheckStatus::Passing;
+    health_["web2"] = catalog::CheckStatus::Passing;
     const auto d = result();
     const auto& out = d.services.at(*labels_.get("web"));
     const bool by_table = out.balance.policy == MESH_BALANCE_SOURCE;
@@ -171,12 +172,12 @@ TEST_F(DesiredTest, EachPolicyHasHealthWeightsAndFailover) {
       EXPECT_EQ(e.weight, equal(e.addr4, abi("10.0.0.2")) ? 2 : 1);
     // Another resolver's service does not have its balance; failed over, the first still does.
     EXPECT_EQ(d.services.at(*labels_.get("spare")).balance, bpf::Balance{});
-    node_.health["web1"] = node_.health["web2"] = catalog::CheckStatus::Critical;
+    health_["web1"] = health_["web2"] = catalog::CheckStatus::Critical;
     const auto over = result().services.at(*labels_.get("web"));
     ASSERT_EQ(over.endpoints.size(), 1u);
     EXPECT_EQ(over.endpoints[0].port, 81);
     EXPECT_EQ(over.balance.policy, out.balance.policy);
-    node_.health["web1"] = catalog::CheckStatus::Warning;
+    health_["web1"] = catalog::CheckStatus::Warning;
   }
 }
 
