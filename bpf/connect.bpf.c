@@ -127,13 +127,23 @@ static __always_inline int choose_service(struct bpf_sock_addr *ctx, int family,
 }
 
 /*
+ * Where the VIPs of IPv4 are: no host has an address in 240.0.0.0/4 (RFC 1112). Not asked of
+ * v4-mapped addresses: the verifier would look at connect6 half as often again.
+ */
+static __always_inline int looks_like_vip(const struct mesh_addr *a, int family)
+{
+	return family == AF_INET && (a->w[3] & MESH_BE32(0xf0000000)) == MESH_BE32(0xf0000000);
+}
+
+/*
  * Fills `c`; 0, or the reason to refuse. The exact maps come first and the prefixes last: they are
  * the dearest look-up, and only what is in no exact map needs them.
  */
 static __always_inline int choose(struct bpf_sock_addr *ctx, int family, struct choice *c,
 				  const struct mesh_netns *ns)
 {
-	struct mesh_addr_owner *owner = bpf_map_lookup_elem(&mesh_addrs, &c->asked);
+	struct mesh_addr_owner *owner =
+		looks_like_vip(&c->asked, family) ? 0 : bpf_map_lookup_elem(&mesh_addrs, &c->asked);
 	__u32 *label;
 
 	if (owner)

@@ -131,6 +131,16 @@ static __always_inline int mesh_skb_may_enter_mesh_port(struct bpf_sock *sk)
 	return 0;
 }
 
+/* What is not where it should be is taken for one. */
+static __always_inline int mesh_skb_is_syn(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *data_end = (void *)(long)skb->data_end;
+	__u32 transport = mesh_skb_transport(data, data_end);
+	struct tcphdr *tcp = data + transport;
+
+	return !transport || (void *)(tcp + 1) > data_end || tcp->syn;
+}
+
 /* Only listening sockets come here: one or two packets of a connection. */
 static __always_inline int mesh_skb_may_enter(struct __sk_buff *skb, struct bpf_sock *sk)
 {
@@ -142,6 +152,9 @@ static __always_inline int mesh_skb_may_enter(struct __sk_buff *skb, struct bpf_
 	__u64 cookie;
 	long failed;
 
+	/* The ACK that completes a handshake is shown at the listener, too; its SYN was let in. */
+	if (!mesh_skb_is_syn(skb))
+		return 1;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		key.addr.w[2] = MESH_BE32(0xffff);
 		failed = bpf_skb_load_bytes(skb, IPV4_DESTINATION, &key.addr.w[3], 4);

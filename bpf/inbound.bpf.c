@@ -8,15 +8,22 @@
 #include "lib/addr.h"
 #include "lib/policy.h"
 
-/* Once more, and here: what the client's hook allowed may have been forbidden since. */
-static __always_inline int admit_local(const struct mesh_addr_owner *owner,
-				       const struct mesh_admit *admit,
+/*
+ * Once more, and here: what the client's hook allowed may have been forbidden since. Who has the
+ * address is looked up only if there is something to forbid.
+ */
+static __always_inline int admit_local(const struct mesh_admit *admit,
 				       const struct mesh_tuple *client)
 {
+	struct mesh_addr to = client->remote;
 	__u32 source = admit->source;
+	struct mesh_addr_owner *owner;
 
-	if (source == MESH_LABEL_NODE || admit->netns == owner->netns || policy_is_open() ||
-	    policy_allows_at(&client->remote, client->remote_port, owner->label, source))
+	if (source == MESH_LABEL_NODE || policy_is_open())
+		return SK_PASS;
+	owner = bpf_map_lookup_elem(&mesh_addrs, &to);
+	if (!owner || admit->netns == owner->netns ||
+	    policy_allows_at(&to, client->remote_port, owner->label, source))
 		return SK_PASS;
 	mesh_deny(MESH_DENY_POLICY);
 	return SK_DROP;
@@ -27,7 +34,6 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 {
 	struct mesh_tuple client = {};
 	struct mesh_port_key port_key = {};
-	struct mesh_addr_owner *owner;
 	struct mesh_admit *admit;
 	struct mesh_port *port;
 
@@ -59,20 +65,19 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 	 * workload's passes as well. */
 	if (mesh_addr_is_local(&client.local) && bpf_map_lookup_elem(&mesh_legs, &client))
 		return SK_PASS;
-	owner = bpf_map_lookup_elem(&mesh_addrs, &client.remote);
-	if (!owner)
-		return SK_PASS;
 	/* Only the agent listens there (mesh_skb_ingress sees to it), and it asks who it is. */
 	if (client.remote_port == MESH_PORT_MESH)
 		return SK_PASS;
 	/*
-	 * What comes from inside has a record too: what a pod sends to its own address goes over
-	 * lo, but ingress_ifindex is the interface that has the address
-	 * (ip_route_output_key_hash_rcu() sets rt_iif so).
+	 * The record first, which most SYNs have. What comes from inside has a record too: what a
+	 * pod sends to its own address goes over lo, but ingress_ifindex is the interface that has
+	 * the address (ip_route_output_key_hash_rcu() sets rt_iif so).
 	 */
 	admit = bpf_map_lookup_elem(&mesh_admits, &client);
 	if (admit)
-		return admit_local(owner, admit, &client);
+		return admit_local(admit, &client);
+	if (!bpf_map_lookup_elem(&mesh_addrs, &client.remote))
+		return SK_PASS;
 
 	port_key.addr = client.remote;
 	port_key.port = client.remote_port;

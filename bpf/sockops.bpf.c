@@ -167,7 +167,7 @@ static __always_inline void mark_opened(struct mesh_sock *s)
 {
 	struct mesh_runtime *rt = mesh_get_runtime();
 
-	s->opened_ns = bpf_ktime_get_ns();
+	s->opened_ns = bpf_ktime_get_coarse_ns(); /* for people: a tick more or less is nothing */
 	if (rt && rt->metrics_enabled)
 		__sync_fetch_and_or(&s->flags, MESH_SOCK_OPENED);
 }
@@ -224,24 +224,34 @@ static __always_inline void on_passive(struct bpf_sock_ops *ops)
 	struct mesh_leg *leg;
 	struct mesh_sock *s;
 	__u32 svc_flags = 0;
-	__u64 netns;
+	__u32 label = 0;
 
 	/* The relay's own, usually; or a mesh leg: the agent's as well, as nobody else is let
 	 * listen there. What it carries is counted at the application's socket. */
 	if (mesh_addr_is_local(&t.local) || t.local_port == MESH_PORT_MESH)
 		return;
-	owner = bpf_map_lookup_elem(&mesh_addrs, &t.local);
-	netns = bpf_get_netns_cookie(ops);
-	client = mesh_tuple_swap(&t);
-	if (!owner || owner->kind != MESH_ADDR_WORKLOAD || owner->netns != netns || !sk)
+	if (!sk)
 		return;
+	client = mesh_tuple_swap(&t);
+	port = bpf_map_lookup_elem(&mesh_ports, &port_key);
+	/* Legs come from the loopback, everything else from somebody's address. */
+	leg = mesh_addr_is_local(&t.remote) ? bpf_map_lookup_elem(&mesh_legs, &client) : 0;
+	admit = leg ? 0 : bpf_map_lookup_elem(&mesh_admits, &client);
+	/* A record is about a workload's address, and mesh_skb_ingress has let the SYN into no
+	 * other namespace: whose it is need not be asked. */
+	if (!port || !(leg || admit)) {
+		owner = bpf_map_lookup_elem(&mesh_addrs, &t.local);
+		if (!owner || owner->kind != MESH_ADDR_WORKLOAD ||
+		    owner->netns != bpf_get_netns_cookie(ops))
+			return;
+		label = owner->label;
+	}
 	s = bpf_sk_storage_get(&mesh_socks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!s)
 		return; /* costs the series of this connection, admits nothing */
-	port = bpf_map_lookup_elem(&mesh_ports, &port_key);
 	if (port)
 		svc_flags = port->flags;
-	s->service = port ? port->service : owner->label;
+	s->service = port ? port->service : label;
 	s->series.destination = s->service;
 	s->series.reporter = MESH_REPORTER_DESTINATION;
 	s->peer_addr = t.remote;
@@ -249,9 +259,6 @@ static __always_inline void on_passive(struct bpf_sock_ops *ops)
 	if (svc_flags & MESH_SVC_HTTP)
 		s->flags |= MESH_SOCK_HTTP;
 
-	/* Legs come from the loopback, everything else from somebody's address. */
-	leg = mesh_addr_is_local(&t.remote) ? bpf_map_lookup_elem(&mesh_legs, &client) : 0;
-	admit = leg ? 0 : bpf_map_lookup_elem(&mesh_admits, &client);
 	if (leg) {
 		s->series.source = leg->source;
 		s->series.path = leg->path;

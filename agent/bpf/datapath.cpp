@@ -57,7 +57,8 @@ Datapath::Datapath(Programs programs)
       names(Map<std::uint32_t, mesh_name>(programs.skeleton().maps.mesh_names)),
       residents(Map<mesh_addr, mesh_residents>(programs.skeleton().maps.mesh_residents)),
       policy(Map<std::uint32_t, mesh_policy>(programs.skeleton().maps.mesh_policy),
-             Map<mesh_intention_key, std::uint32_t>(programs.skeleton().maps.mesh_intentions)),
+             Map<mesh_intention_key, std::uint32_t>(programs.skeleton().maps.mesh_intentions),
+             programs.skeleton().bss->mesh_policy_open),
       programs_(std::move(programs)),
       runtime_map_(programs_.skeleton().maps.mesh_runtime),
       service_map_(programs_.skeleton().maps.mesh_services),
@@ -166,6 +167,7 @@ void Datapath::reread() {
   ports.reread();
   names.reread();
   residents.reread();
+  policy.reread();
   read_services();
 }
 

@@ -2,6 +2,7 @@
 #include "agent/bpf/policy_map.h"
 
 #include <array>
+#include <atomic>
 
 namespace mesh::bpf {
 namespace {
@@ -14,11 +15,26 @@ std::uint32_t kind_of(std::uint32_t destination, std::uint32_t source) {
   return source != MESH_POLICY_ANY ? MESH_POLICY_ANY_EXACT : MESH_POLICY_ANY_ANY;
 }
 
+bool allows_everything(const PolicyTable& table) {
+  return table.default_allow && table.pairs.empty();
+}
+
 }  // namespace
 
 PolicyMap::PolicyMap(Map<std::uint32_t, mesh_policy> now,
-                     Map<mesh_intention_key, std::uint32_t> keys)
-    : now_(std::move(now)), keys_(std::move(keys)) {
+                     Map<mesh_intention_key, std::uint32_t> keys, std::uint32_t& open)
+    : now_(std::move(now)), keys_(std::move(keys)), open_(&open) {
+  reread();
+}
+
+void PolicyMap::tell_open(bool open) {
+  std::atomic_ref(*open_).store(open ? 1 : 0, std::memory_order_seq_cst);
+}
+
+void PolicyMap::reread() {
+  tell_open(false);
+  generation_ = 0;
+  current_.reset();
   auto in_force = now_.get(kZero);
   if (in_force && *in_force) {
     generation_ = (*in_force)->generation;
@@ -34,7 +50,10 @@ PolicyMap::PolicyMap(Map<std::uint32_t, mesh_policy> now,
 }
 
 Status PolicyMap::set(const PolicyTable& table) {
-  if (current_ && *current_ == table) return {};
+  if (current_ && *current_ == table) {
+    tell_open(allows_everything(table));
+    return {};
+  }
   if (table.pairs.size() > kMost)
     return fail("{} intentions between known services, of {} that fit", table.pairs.size(), kMost);
   mesh_policy next{};
@@ -54,7 +73,9 @@ Status PolicyMap::set(const PolicyTable& table) {
       return context(std::move(put).error(), "write intentions");
     }
   }
+  tell_open(false);  // before it is not true any more
   MESH_TRY(now_.put(kZero, next), "put intentions in force");
+  tell_open(allows_everything(table));
   const std::optional<PolicyTable> before = std::exchange(current_, table);
   const std::uint32_t old = std::exchange(generation_, next.generation);
   return before ? erase(*before, old) : Status{};

@@ -307,6 +307,8 @@ bpf_program* Programs::program_of(const std::string& link) const {
 }
 
 Status Programs::reclaim() {
+  // The successor may have put other intentions in force: look, until somebody has.
+  skeleton_->bss->mesh_policy_open = 0;
   (void)::unlink(pins_.link(std::string(kRecvLink) + "_new").c_str());
   for (const auto& [name, link] : held_) {
     if (name == kRecvLink) continue;  // not touched before the generation is committed

@@ -92,6 +92,43 @@ TEST_F(PolicyMapTest, TheNextAgentTakesOverWhatIsInForce) {
   EXPECT_FALSE(allows(20, 19));
 }
 
+// mesh_policy_open spares the hooks a look-up, and may be set at no moment when it is not true.
+TEST_F(PolicyMapTest, OnlyWhatAllowsEverythingNeedsNoLook) {
+  const auto open = [&] { return datapath_->programs().skeleton().bss->mesh_policy_open; };
+  EXPECT_EQ(open(), 0u) << "nobody may talk to anybody yet";
+  ASSERT_TRUE(datapath_->policy.set({true, {}}));
+  EXPECT_EQ(open(), 1u);
+  ASSERT_TRUE(datapath_->policy.set({true, {{{16, 17}, false}}}));
+  EXPECT_EQ(open(), 0u);
+  ASSERT_TRUE(datapath_->policy.set({true, {}}));
+  EXPECT_EQ(open(), 1u);
+  reopen();
+  EXPECT_EQ(open(), 0u) << "until it is known what is wanted now";
+  ASSERT_TRUE(datapath_->policy.set({true, {}}));
+  EXPECT_EQ(open(), 1u);
+  ASSERT_TRUE(datapath_->policy.set({false, {}}));
+  EXPECT_EQ(open(), 0u);
+}
+
+// A takeover that was given up: the successor has written the maps and is gone.
+TEST_F(PolicyMapTest, WhatASuccessorPutInForceIsSeenAfterwards) {
+  ASSERT_TRUE(datapath_->policy.set({true, {}}));
+  const std::uint32_t zero = 0;
+  mesh_policy deny{};
+  deny.generation = 7;
+  deny.default_verdict = MESH_VERDICT_DENY;
+  const auto& skeleton = datapath_->programs().skeleton();
+  ASSERT_EQ(bpf_map_update_elem(bpf_map__fd(skeleton.maps.mesh_policy), &zero, &deny, BPF_ANY), 0);
+  ASSERT_TRUE(datapath_->programs().reclaim());
+  EXPECT_EQ(skeleton.bss->mesh_policy_open, 0u);
+  datapath_->reread();
+  ASSERT_TRUE(datapath_->policy.current());
+  EXPECT_FALSE(datapath_->policy.current()->default_allow);
+  ASSERT_TRUE(datapath_->policy.set({true, {}}));
+  EXPECT_TRUE(allows(16, 17));
+  EXPECT_EQ(skeleton.bss->mesh_policy_open, 1u);
+}
+
 TEST_F(PolicyMapTest, TooManyAreRefusedAndTheOldOnesHold) {
   const bpf::PolicyTable before{true, {{{16, 17}, false}}};
   ASSERT_TRUE(datapath_->policy.set(before));
