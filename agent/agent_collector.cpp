@@ -63,6 +63,9 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   one(out, "mesh_bpf_pins_restored_total",
       "Pins that somebody had deleted and the agent made again.", Type::Counter,
       datapath_.restored_pins());
+  one(out, "mesh_bpf_programs_reattached_total",
+      "Programs that somebody had detached and the agent attached again.", Type::Counter,
+      datapath_.reattached());
   one(out, "mesh_bpf_entries_repaired_total",
       "Entries of the maps that were not as the agent had written them, and are again.",
       Type::Counter, datapath_.repaired_entries());

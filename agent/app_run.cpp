@@ -40,6 +40,7 @@ std::vector<metrics::DegradedFeature> App::degraded() {
     for (auto& feature : store_monitor_->degraded()) all.push_back(std::move(feature));
   all.push_back({"datapath", controller_->last_failure(), !controller_->last_failure().empty()});
   all.push_back({"pins", datapath_->lost_pins(), !datapath_->lost_pins().empty()});
+  all.push_back({"hooks", datapath_->lost_hooks(), !datapath_->lost_hooks().empty()});
   return all;
 }
 
@@ -49,6 +50,7 @@ void App::beat() {
   if (heart_stopped_) return;
   if (auto status = datapath_->heartbeat(); !status)
     log::error("heartbeat: {}", status.error().what);
+  datapath_->keep_attached();
   if (++beats_ % kBeatsPerSweep == 0) datapath_->sweep_legs();
   if (const auto now = Pace::Clock::now(); record_sweep_.due(now)) {
     if (auto status = datapath_->sweep_records(); !status) log::warn("{}", status.error().what);
@@ -97,6 +99,7 @@ std::optional<std::string> App::not_ready() const {
     return "the catalog has not been applied yet";
   if (!controller_->last_failure().empty())
     return "the datapath is not up to date: " + controller_->last_failure();
+  if (!datapath_->lost_hooks().empty()) return "hooks are missing: " + datapath_->lost_hooks();
   return std::nullopt;
 }
 

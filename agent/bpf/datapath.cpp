@@ -401,23 +401,6 @@ Status Datapath::fold_open_connections() const {
   return {};
 }
 
-void Datapath::keep_pins() {
-  auto restored = programs_.restore_pins();
-  if (!restored) {
-    if (restored.error().what != lost_pins_)
-      log::error(
-          "pins have been deleted and cannot be made again, so the datapath ends with this "
-          "process: {}",
-          restored.error().what);
-    lost_pins_ = restored.error().what;
-    return;
-  }
-  lost_pins_.clear();
-  if (*restored == 0) return;
-  restored_pins_.fetch_add(*restored, std::memory_order_relaxed);
-  log::warn("{} pins had been deleted by somebody and were made again", *restored);
-}
-
 std::vector<Datapath::Usage> Datapath::usage() const {
   std::vector<Usage> all;
   bpf_map* map = nullptr;

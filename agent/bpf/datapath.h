@@ -12,6 +12,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/base/address.h"
@@ -100,6 +101,15 @@ class Datapath {
   [[nodiscard]] const std::string& lost_pins() const { return lost_pins_; }
   [[nodiscard]] std::uint64_t restored_pins() const {  // [any]
     return restored_pins_.load(std::memory_order_relaxed);
+  }
+  // Attaches again what somebody has detached, and says so; with every beat, as pods are without
+  // it meanwhile. A failure is kept for lost_hooks() and logged when it changes.
+  void keep_attached();
+  // One that keep_attached() does not find: it needs the namespace.
+  void count_reattached(std::string_view what);
+  [[nodiscard]] const std::string& lost_hooks() const { return lost_hooks_; }
+  [[nodiscard]] std::uint64_t reattached() const {  // [any]
+    return reattached_.load(std::memory_order_relaxed);
   }
   // Entries that were not as the agent had written them, and are again.
   void add_repaired(std::size_t entries) {
@@ -192,6 +202,8 @@ class Datapath {
   std::atomic<std::uint64_t> swept_records_{0};
   std::string lost_pins_;  // why pins cannot be made again; empty: none is missing
   std::atomic<std::uint64_t> restored_pins_{0};
+  std::string lost_hooks_;  // why programs cannot be attached again; empty: none is detached
+  std::atomic<std::uint64_t> reattached_{0};
   std::atomic<std::uint64_t> repaired_entries_{0};
 };
 

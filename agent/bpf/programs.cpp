@@ -19,7 +19,6 @@
 namespace mesh::bpf {
 namespace {
 
-constexpr const char* kNetnsPrefix = "netns-";
 constexpr const char* kRecvLink = "mesh_recv";
 
 // libbpf's own messages, one level down: what matters comes back as an error.

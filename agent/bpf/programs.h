@@ -81,12 +81,20 @@ class Programs {
   // Pins again what somebody deleted; gives how many pins that were.
   Result<std::size_t> restore_pins();
 
+  // Attaches again what somebody has detached from the cgroup or from the sockmap; gives the names.
+  // Nothing while the hooks are a former agent's.
+  Result<std::vector<std::string>> reattach();
+  // Somebody has detached the sk_lookup of a namespace (that lives): attach_inbound() once more.
+  [[nodiscard]] bool inbound_detached(std::uint64_t netns_cookie) const;
+
   // Runs an iterator over the sockets of the mesh and gives what it wrote.
   [[nodiscard]] Result<std::vector<std::byte>> run_fold_iterator() const;
   [[nodiscard]] Result<std::vector<std::byte>> run_connections_iterator() const;
   [[nodiscard]] Result<std::vector<std::byte>> run_cookies_iterator() const;
 
  private:
+  static constexpr const char* kNetnsPrefix = "netns-";
+
   explicit Programs(Pins pins) : pins_(std::move(pins)) {}
   Status load(const Options& options);
   Status attach_cgroup();

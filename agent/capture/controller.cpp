@@ -141,7 +141,20 @@ void Controller::retry_enrolment() {
   if (frozen_) return;  // the next second is soon enough
   const auto waiting = not_enrolled_;
   for (const auto& [cookie, workload] : waiting) on_found(workload);
+  keep_inbound();
   retry_listeners();
+}
+
+void Controller::keep_inbound() {
+  for (const auto& [cookie, enrolled] : enrolled_) {
+    if (!enrolled.handle || !datapath_.programs().inbound_detached(cookie)) continue;
+    if (auto status = datapath_.programs().attach_inbound(cookie, enrolled.handle->fd.get());
+        !status)
+      log::error("workload {}: its sk_lookup program was detached: {}", enrolled.workload.hint,
+                 status.error().what);
+    else
+      datapath_.count_reattached("the sk_lookup program of workload " + enrolled.workload.hint);
+  }
 }
 
 void Controller::retry_listeners() {

@@ -66,7 +66,8 @@ class Controller {
   // Connections are open that no change of intentions has found here.
   void judge_open() { revoker_.wake(); }
   // Tries again to enrol workloads that could not be (out of descriptors, say), and to open
-  // listeners that could not be (a process of the pod has the port). About once a second.
+  // listeners that could not be (a process of the pod has the port); attaches again the sk_lookup
+  // programs that somebody has detached. About once a second.
   void retry_enrolment();
 
   // Looks, a part at each call, whether the maps hold what they should, and mends what somebody
@@ -117,6 +118,7 @@ class Controller {
   void on_gone(std::uint64_t cookie);
   Status enrol(Enrolled& enrolled);
   void open_listeners(Enrolled& enrolled, int netns_fd);
+  void keep_inbound();
   void retry_listeners();
   Result<UniqueFd> make_listener(int netns_fd, const Endpoint& at) const;
   Result<UniqueFd> find_listener(std::uint64_t cookie, int netns_fd, const Endpoint& at);

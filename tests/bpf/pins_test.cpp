@@ -343,6 +343,65 @@ TEST_F(PinsTest, DeletedPinsAreMadeAgain) {
   EXPECT_EQ(bpf::Datapath(std::move(*next)).vips.content().size(), 1u);
 }
 
+TEST_F(PinsTest, WhatSomebodyDetachedIsAttachedAgain) {
+  auto programs = open();
+  ASSERT_TRUE(programs) << programs.error().what;
+  auto datapath = std::make_unique<bpf::Datapath>(std::move(*programs));
+  const auto counts = all_attached();
+  const auto pins = pinned();
+  datapath->keep_attached();
+  EXPECT_EQ(datapath->reattached(), 0u);
+
+  std::size_t links = 0;
+  for (const auto& path : pins) {
+    if (path.find("/links/") == std::string::npos) continue;
+    UniqueFd link(bpf_obj_get(path.c_str()));
+    if (bpf_link_detach(link.get()) == 0) ++links;  // a tracing link cannot be
+  }
+  EXPECT_GE(links, 12u);
+  EXPECT_EQ(all_attached(), std::vector<std::size_t>(counts.size(), 0));
+  datapath->keep_attached();
+  EXPECT_EQ(datapath->lost_hooks(), "");
+  EXPECT_EQ(datapath->reattached(), links);
+  EXPECT_EQ(all_attached(), counts);
+  EXPECT_EQ(pinned(), pins);
+  datapath->keep_attached();
+  EXPECT_EQ(datapath->reattached(), links);
+
+  // As if nothing had been, for the next agent.
+  datapath.reset();
+  auto next = open();
+  ASSERT_TRUE(next) << next.error().what;
+  EXPECT_TRUE(next->adopted());
+  EXPECT_EQ(all_attached(), counts);
+  EXPECT_EQ(pinned(), pins);
+}
+
+// The kernel takes 64 programs at a hook.
+TEST_F(PinsTest, AHookThatCannotBeHadBackIsSaid) {
+  auto programs = open();
+  ASSERT_TRUE(programs) << programs.error().what;
+  bpf::Datapath datapath(std::move(*programs));
+  UniqueFd link(
+      bpf_obj_get(fmt::format("{}/v{}/links/mesh_connect4", pins_, MESH_ABI_VERSION).c_str()));
+  ASSERT_TRUE(link);
+  ASSERT_EQ(bpf_link_detach(link.get()), 0);
+  link.reset();
+  std::vector<UniqueFd> others;
+  for (int i = 0; i < 64; ++i) others.push_back(attach_foreign());
+  for (int i = 0; i < 2; ++i) {
+    datapath.keep_attached();
+    EXPECT_THAT(datapath.lost_hooks(), HasSubstr("mesh_connect4"));
+  }
+  UniqueFd cgroup(::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  for (const auto& other : others)
+    EXPECT_EQ(bpf_prog_detach2(other.get(), cgroup.get(), BPF_CGROUP_INET4_CONNECT), 0);
+  datapath.keep_attached();
+  EXPECT_EQ(datapath.lost_hooks(), "");
+  EXPECT_EQ(datapath.reattached(), 1u);
+  EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 1u);
+}
+
 TEST_F(PinsTest, WhatTheAgentTookOutStaysOut) {
   auto programs = open();
   ASSERT_TRUE(programs) << programs.error().what;
