@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
   if (!options) return options.error().code;
   if (auto status = mesh::log::init(options->log_level, options->log_format); !status) {
     fmt::print(stderr, "mesh-agent: {}\n", status.error().what);
-    return 2;
+    return mesh::kWrongFlags;
   }
   switch (options->command) {
     case mesh::Command::Run:

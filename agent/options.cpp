@@ -418,7 +418,9 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return tl::unexpected(Exit{app.exit(e)});
+    // CLI11 has a status for each kind of error; who starts the program wants to know only that it
+    // is wrong to try again.
+    return tl::unexpected(Exit{app.exit(e) == 0 ? 0 : kWrongFlags});
   }
   auto status = choose_place(options, texts.store, argc, argv);
   if (status) status = convert(texts, options);
@@ -431,7 +433,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
         "10.0.0.0/24, or --config-dir with a node that has the name of this one");
   if (!status) {
     fmt::print(stderr, "mesh-agent: {}\n", status.error().what);
-    return tl::unexpected(Exit{2});
+    return tl::unexpected(Exit{kWrongFlags});
   }
   return options;
 }

@@ -82,6 +82,10 @@ struct Options {
 // inside them are dropped. `where` is for the error.
 Status set_node_cidrs(Options& options, std::vector<Cidr> cidrs, const std::string& where);
 
+// The exit status for flags that cannot be followed; systemd starts nothing again after it
+// (scripts/deploy/mesh-agent.service).
+inline constexpr int kWrongFlags = 2;
+
 struct Exit {
   int code;  // of the process; the message has been printed
 };

@@ -129,7 +129,7 @@ TEST(Options, SaysWhatIsWrongInOneSentence) {
     const std::string said = testing::internal::GetCapturedStderr();
     const std::string out = testing::internal::GetCapturedStdout();
     ASSERT_FALSE(o) << line;
-    EXPECT_NE(o.error().code, 0) << line;
+    EXPECT_EQ(o.error().code, kWrongFlags) << line;
     EXPECT_THAT(said, HasSubstr(w.says)) << line;
     EXPECT_EQ(out, "") << line;
     EXPECT_LE(std::count(said.begin(), said.end(), '\n'), 2) << line << "\n" << said;
@@ -247,7 +247,7 @@ TEST(Options, RefusesAWrongValueFromTheEnvironment) {
   auto o = parse({});
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("nonsense"));
   ASSERT_FALSE(o);
-  EXPECT_NE(o.error().code, 0);
+  EXPECT_EQ(o.error().code, kWrongFlags);
 }
 
 TEST(Options, Subcommands) {
