@@ -26,8 +26,8 @@ PACKAGES=(
   tshark
   # Tests: the store of many nodes.
   etcd-server etcd-client
-  # VM: emulator, guest's first user space, module tools, unpacking of kernels.
-  qemu-system-x86 busybox-static kmod cpio xz-utils zstd
+  # VM: emulator, guest's first user space, module tools, unpacking of kernels, the init of an installed machine.
+  qemu-system-x86 busybox-static kmod cpio xz-utils zstd systemd
 )
 
 readonly LONG_PACKAGES=(

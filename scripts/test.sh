@@ -229,9 +229,11 @@ start_vm() {
     for boot in tests/vm/boot/*/; do
       [[ -e $boot/check.sh ]] || continue
       name=$(basename "$boot")
-      early=()
-      [[ ! -e $boot/early.sh ]] || early=(--init-script "$boot/early.sh")
-      if MESH_BUILD_DIR=$release scripts/vm/run.sh --kernel "$kernel" --timeout 180 "${early[@]}" \
+      options=()
+      [[ ! -e $boot/early.sh ]] || options=(--init-script "$boot/early.sh")
+      # shellcheck disable=SC2207  # words
+      [[ ! -e $boot/options ]] || options+=($(<"$boot/options"))
+      if MESH_BUILD_DIR=$release scripts/vm/run.sh --kernel "$kernel" --timeout 180 "${options[@]}" \
         -- bash "$boot/check.sh"; then
         echo "PASS boot_$name" >>"$dir/results/boot.txt"
       else

@@ -10,6 +10,8 @@
 #                           writes is gone afterwards
 #   --init-script FILE      run by bash before the network is up, as a oneshot unit at boot would be;
 #                           the command only runs if it succeeds
+#   --systemd               systemd is process 1, as on a machine that was installed, and the command a service of
+#                           it, begun when sysinit.target is reached (and nothing that this machine starts after that)
 #   --link listen=SOCKET|connect=SOCKET
 #                           a cable (eth0, which the command brings up) to the guest of another run.sh, over
 #                           the unix socket SOCKET: one of the two listens, the other waits until it does
@@ -44,6 +46,7 @@ mem=4096
 limit=600
 append=""
 init_script=""
+systemd=0
 console=""
 link=""
 icount=0
@@ -62,6 +65,7 @@ while (($# > 0)); do
     --share) value "$@" && shares+=("$2") && shift 2 ;;
     --init-script) value "$@" && init_script=$2 && shift 2 ;;
     --append) value "$@" && append=$2 && shift 2 ;;
+    --systemd) systemd=1 && shift ;;
     --console) value "$@" && console=$2 && shift 2 ;;
     --link) value "$@" && link=$2 && shift 2 ;;
     --icount) icount=1 && shift ;;
@@ -81,6 +85,9 @@ case $link in
 esac
 [[ $(uname -m) == x86_64 ]] || vm_die "only x86-64 hosts can run these guests"
 vm_need qemu-system-x86_64 timeout sha256sum
+if ((systemd == 1)) && [[ ! -x /lib/systemd/systemd ]]; then
+  vm_die "systemd is missing: run scripts/setup.sh"
+fi
 case $kernel in
   6.1 | 6.12) kernel_dir=$("$HERE/fetch-kernels.sh" "$kernel" | cut -d ' ' -f 2-) ;;
   *) kernel_dir=$(readlink -e "$kernel") || vm_die "no such kernel directory: $kernel" ;;
@@ -214,8 +221,8 @@ if [[ -n $init_script ]]; then
   cp "$init_script" "$control/early"
 fi
 {
-  printf 'KERNEL_DIR=%q\nCWD=%q\nMODULES=%q\nINTERACTIVE=%q\n' \
-    "$kernel_dir" "$PWD" "${MODULES//$'\n'/ }" "$interactive"
+  printf 'KERNEL_DIR=%q\nCWD=%q\nMODULES=%q\nINTERACTIVE=%q\nSYSTEMD=%q\n' \
+    "$kernel_dir" "$PWD" "${MODULES//$'\n'/ }" "$interactive" "$systemd"
   printf 'SHARES=('
   ((${#shares[@]} == 0)) || printf '%q ' "${shares[@]}"
   printf ')\n'

@@ -9,9 +9,10 @@ if [[ -z ${MESH_VM:-} ]]; then
   echo "guard: run this in a guest: see tests/README.md" >&2
   exit 2
 fi
+# shellcheck source=tests/vm/boot/lib.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../lib.sh"
 agent=${MESH_BUILD_DIR:?}/agent/mesh-agent
 work=$(mktemp -d)
-failed=0
 agent_pid=""
 
 finish() {
@@ -21,35 +22,6 @@ finish() {
   [[ $failed == 0 ]] || { echo "--- mesh-agent" && cat "$work/agent.log"; } 2>/dev/null || true
 }
 trap finish EXIT
-
-# expect NAME WANTED GOT
-expect() {
-  if [[ $3 == "$2" ]]; then
-    printf 'ok   %s\n' "$1"
-  else
-    printf 'NOT  %s: wanted %s, got %s\n' "$1" "$2" "$3"
-    failed=1
-  fi
-}
-
-# attempt NAMESPACE ADDRESS PORT: connected, or the name of the error.
-attempt() {
-  local in=()
-  [[ $1 == host ]] || in=(nsenter "--net=/run/netns/$1")
-  "${in[@]}" python3 - "$2" "$3" <<'CODE'
-import errno, socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-with socket.socket(family) as s:
-    s.settimeout(5)
-    try:
-        s.connect((sys.argv[1], int(sys.argv[2])))
-        print("connected")
-    except TimeoutError:
-        print("timeout")
-    except OSError as error:
-        print(errno.errorcode[error.errno])
-CODE
-}
 
 # listen NAMESPACE ADDRESS PORT: a server that answers every connection with its name.
 listen() {
@@ -73,24 +45,9 @@ CODE
 expect "the guard's pins are there" yes \
   "$(compgen -G '/sys/fs/bpf/mesh-agent/v*/links/*' >/dev/null && echo yes || echo no)"
 
-ip link add br0 type bridge
-ip addr add 10.88.0.1/24 dev br0
-ip addr add fd88::1/64 dev br0 nodad
+make_pods
 ip addr add 192.0.2.1/24 dev lo
 ip addr add 2001:db8::1/64 dev lo
-ip link set br0 up
-for pod in a:2 b:3; do
-  name=${pod%:*} host=${pod#*:}
-  ip netns add "$name"
-  ip link add "v$name" type veth peer name eth0 netns "$name"
-  ip link set "v$name" master br0 up
-  ip -n "$name" link set lo up
-  ip -n "$name" addr add "10.88.0.$host/24" dev eth0
-  ip -n "$name" addr add "fd88::$host/64" dev eth0 nodad
-  ip -n "$name" link set eth0 up
-  ip -n "$name" route add default via 10.88.0.1
-  ip -n "$name" route add default via fd88::1
-done
 listen b 10.88.0.3 8080
 listen b fd88::3 8081
 listen host 192.0.2.1 8082
