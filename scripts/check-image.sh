@@ -52,9 +52,10 @@ cleanup() {
     umount "$store/storage/overlay" 2>/dev/null || true
     rm -rf "$store/storage" "$store/run"
   fi
-  # Podman leaves these empty directories behind.
-  for directory in /sys/fs/cgroup/libpod_parent /sys/fs/cgroup/*/libpod_parent; do
-    [[ ! -d $directory ]] || find "$directory" -depth -type d -exec rmdir {} + 2>/dev/null || true
+  # Podman leaves these empty directories behind, in each hierarchy; those of cgroup2 that begin with mt- are the tests'.
+  for directory in /sys/fs/cgroup/{,*/}libpod_parent /sys/fs/cgroup/*/mt-*; do
+    [[ ! -d $directory || ($directory == */mt-* && $(stat -f -c %T "$directory") == cgroup2fs) ]] ||
+      find "$directory" -depth -type d -exec rmdir {} + 2>/dev/null || true
   done
   ((mounted == 0)) || umount /sys/fs/bpf
 }
@@ -106,7 +107,10 @@ for ((i = 1; i < \$#; i++)); do
     directory=\${!value%/*}
   fi
 done
-exec $(printf '%q ' "${container[@]}") --volume "\$directory:\$directory" $IMAGE "\$@"
+# Below the --cgroup-root of the test, where the fixture has started this, as all containers are below that of a node: its
+# own sockets pass the hooks like all others.
+exec $(printf '%q ' "${container[@]}") --cgroup-parent "\$(sed -n 's/^0:://p' /proc/self/cgroup)" \\
+  --volume "\$directory:\$directory" $IMAGE "\$@"
 WRAPPER
 chmod +x "$wrapper"
 export MESH_AGENT_BINARY=$wrapper MESH_REQUIRE_ROOT=1
