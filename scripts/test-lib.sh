@@ -97,11 +97,13 @@ count_junit() {
 }
 
 # junit_failures FILE [strict]: the name of each test that did not pass and the lines that say why, each ended by NUL.
+# First those of sanitizers, fuzzers and exceptions that sum up: what leads to them may be long.
 junit_failures() {
   /usr/bin/python3 - "$1" "${2:-}" <<'END'
 import re, sys
 import xml.etree.ElementTree as tree
 
+sums_up = re.compile(r"SUMMARY: |ERROR: |what\(\): |runtime error: |Test unit written to")
 said = re.compile(r"Failure$|ERROR: |runtime error:|terminate called|Assertion|timed? ?out", re.I)
 for case in tree.parse(sys.argv[1]).iter("testcase"):
     skipped = case.find("skipped")
@@ -110,12 +112,12 @@ for case in tree.parse(sys.argv[1]).iter("testcase"):
     ):
         continue
     lines = (case.findtext("system-out") or "").splitlines()
-    shown = []
+    shown = list(dict.fromkeys(line.strip()[:200] for line in lines if sums_up.search(line)))[:6]
     for at, line in enumerate(lines):
+        if len(shown) >= 12:
+            break
         if said.search(line):
-            shown += [text[:200] for text in lines[at : at + 6]]
-            if len(shown) >= 12:
-                break
+            shown += [text[:200] for text in lines[at : at + 6] if text.strip()[:200] not in shown]
     why = "".join("\n    " + line for line in (shown or lines[-4:])[:12])
     sys.stdout.write(f"{case.get('name')} ({case.get('status')}){why}\0")
 END
