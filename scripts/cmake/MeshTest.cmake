@@ -2,6 +2,7 @@
 # Declares tests, fuzzers and the rung (ctest label) that each belongs to; tests/README.md explains the rungs.
 #
 #   mesh_add_test(<name> LABEL unit|bpfhost|bpfrun|bpfnative|netns|netnsnative SOURCES ... LIBS ... [TIMEOUT seconds])
+#   mesh_add_fuzzed(<name> SOURCES ... LIBS ...)                    an object library for the LIBS of fuzzers
 #   mesh_add_fuzzer(<name> SOURCES ... LIBS ... [CORPUS dir])     only with -DMESH_FUZZ=ON and clang
 #
 # The target mesh_tests_<label> builds all tests of a rung, mesh_fuzzers all fuzzers.
@@ -47,6 +48,17 @@ function(mesh_add_test name)
     # Real hooks on the whole machine: never two at a time.
     set_property(GLOBAL APPEND PROPERTY MESH_ROOT_TESTS ${name})
   endif()
+endfunction()
+
+# Sources that several fuzzers share, compiled once: with coverage, which the agent's own libraries have none of.
+function(mesh_add_fuzzed name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  if(NOT MESH_FUZZ)
+    return()
+  endif()
+  add_library(${name} OBJECT ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC mesh_options ${ARG_LIBS})
+  target_compile_options(${name} PRIVATE -fsanitize=fuzzer,address,undefined)
 endfunction()
 
 function(mesh_add_fuzzer name)
