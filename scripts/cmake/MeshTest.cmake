@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Declares tests, fuzzers and the rung (ctest label) that each belongs to; tests/README.md explains the rungs.
 #
-#   mesh_add_test(<name> LABEL unit|bpfhost|bpfrun|bpfnative|netns|netnsnative SOURCES ... LIBS ... [TIMEOUT seconds])
+#   mesh_add_test(<name> LABEL unit|bpfhost|bpfrun|bpfnative|netns|netnsnative SOURCES ... LIBS ... [TIMEOUT seconds]
+#                 [TOGETHER])    TOGETHER: one test for ctest, for hundreds that take less than the start of a program
+#                                in a guest; skipped when all of them are
 #   mesh_add_fuzzed(<name> SOURCES ... LIBS ...)                    an object library for the LIBS of fuzzers
 #   mesh_add_fuzzer(<name> SOURCES ... LIBS ... [CORPUS dir])     only with -DMESH_FUZZ=ON and clang
 #
@@ -20,7 +22,7 @@ function(mesh_collect_target group name)
 endfunction()
 
 function(mesh_add_test name)
-  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "TOGETHER" "LABEL;TIMEOUT" "SOURCES;LIBS" ${ARGN})
   if(NOT MESH_TESTS)
     return()
   endif()
@@ -41,9 +43,16 @@ function(mesh_add_test name)
   # Fixtures of a test are named for it alone.
   set_target_properties(${name} PROPERTIES UNITY_BUILD OFF)
   mesh_collect_target(mesh_tests_${ARG_LABEL} ${name})
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
-    PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
-    TEST_PREFIX "${ARG_LABEL}.")
+  if(ARG_TOGETHER)
+    add_test(NAME ${ARG_LABEL}.${name} COMMAND ${name})
+    set_tests_properties(${ARG_LABEL}.${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+      # None passed, and what is listed to the very end is skipped: not failed.
+      SKIP_REGULAR_EXPRESSION "\\[  PASSED  \\] 0 tests\\.\n(\\[  SKIPPED \\][^\n]*\n)+$")
+  else()
+    gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
+      PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+      TEST_PREFIX "${ARG_LABEL}.")
+  endif()
   if(ARG_LABEL MATCHES "^(netns|netnsnative|bpfrun|bpfnative)$")
     # Real hooks on the whole machine: never two at a time.
     set_property(GLOBAL APPEND PROPERTY MESH_ROOT_TESTS ${name})
