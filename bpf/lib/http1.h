@@ -33,8 +33,6 @@
 
 /* Lines with a meaning, runs of others, chunks: at most so many in one packet. */
 #define MESH_HTTP1_STEPS 8192
-/* Header lines without a meaning that one step passes over. */
-#define MESH_HTTP1_SKIM 6
 /* Enough of a line's end for " HTTP/1.1\r" or " chunked \r". */
 #define MESH_HTTP1_TAIL_LEN 16
 
@@ -162,7 +160,7 @@ static __always_inline int mesh_http1_fill(struct mesh_http1_run *r, struct mesh
 	d->end = MESH_HTTP1_WINDOW_START + left;
 	d->offset += left;
 	return MESH_HTTP1_LOAD(r->ctx, d->offset - left,
-			       (__u8 *)r->window + MESH_HTTP1_WINDOW_START, left);
+			       (__u8 *)&r->window + MESH_HTTP1_WINDOW_START, left);
 }
 
 #include "lib/http1_message.h"
@@ -177,7 +175,7 @@ static __always_inline void mesh_http1_keep(struct mesh_http1_run *r, struct mes
 	__u64 *carry = (__u64 *)d->carry;
 
 	for (__u32 i = 0; i < MESH_HTTP1_CARRY / 8; i++)
-		carry[i] = mesh_http1_word(r, end - MESH_HTTP1_CARRY + 8 * i);
+		carry[i] = mesh_http1_word(&r->window, end - MESH_HTTP1_CARRY + 8 * i);
 }
 
 /* One line of a meaning, and the lines without one before it. Leaves *what as it is when no line
@@ -185,16 +183,16 @@ static __always_inline void mesh_http1_keep(struct mesh_http1_run *r, struct mes
 static __always_inline int mesh_http1_line(struct mesh_http1_run *r, struct mesh_http1_dir *d,
 					   enum mesh_http1_next *what)
 {
-	__u32 pos, end, next = 0, i;
-	int event, whole, blank;
-	__u8 c = 0;
+	int event, whole, blank, passed;
+	__u32 pos, end, next;
+	__u8 c;
 
 	if (d->end == MESH_HTTP1_WINDOW_START || d->pos == d->end) {
 		if (mesh_http1_fill(r, d))
 			return MESH_EVENT_HTTP_GAP;
 	}
 	if (d->phase == MESH_HTTP1_START && d->line == MESH_HTTP1_LINE_WHOLE) {
-		c = mesh_http1_byte(r, d->pos);
+		c = mesh_http1_byte(&r->window, d->pos);
 		if (mesh_http1_is_eol(c)) {
 			d->pos++; /* empty lines before a message */
 			return MESH_HTTP1_GOES_ON;
@@ -213,19 +211,15 @@ static __always_inline int mesh_http1_line(struct mesh_http1_run *r, struct mesh
 	 */
 	pos = MESH_HTTP1_VOLATILE(d->pos);
 	end = MESH_HTTP1_VOLATILE(d->end);
-	MESH_HTTP1_ROLLED
-	for (i = 0; i < MESH_HTTP1_SKIM; i++) {
-		c = mesh_http1_byte(r, pos);
-		next = mesh_http1_line_end(r, pos, end);
-		if (!next || !MESH_HTTP1_VOLATILE(d->skim) || mesh_http1_may_matter(r, pos, c))
-			break;
-		d->pos = next;
-		pos = MESH_HTTP1_VOLATILE(d->pos);
-	}
-	whole = MESH_HTTP1_VOLATILE(d->line) == MESH_HTTP1_LINE_WHOLE;
-	d->pos = pos;
-	if (i == MESH_HTTP1_SKIM)
+	passed = mesh_http1_skim(&r->window, pos, end, MESH_HTTP1_VOLATILE(d->skim));
+	if (passed < 0) {
+		d->pos = ~passed;
 		return MESH_HTTP1_GOES_ON;
+	}
+	d->pos = pos = passed & 0xffff;
+	next = passed >> 16;
+	c = mesh_http1_byte(&r->window, pos);
+	whole = MESH_HTTP1_VOLATILE(d->line) == MESH_HTTP1_LINE_WHOLE;
 	if (!next) {
 		if (d->offset < r->len && pos > MESH_HTTP1_WINDOW_START) {
 			/* Again from the beginning of the line, with more behind it. */
@@ -358,8 +352,8 @@ static __always_inline void mesh_http1_consume(struct mesh_http1 *http, struct m
 			&r, d); /* the middle of a body: nothing to load, no window to prepare */
 		return;
 	}
-	__builtin_memcpy(r.window, d->carry, MESH_HTTP1_CARRY);
-	__builtin_memset((__u8 *)r.window + MESH_HTTP1_CARRY, 0,
+	__builtin_memcpy(&r.window, d->carry, MESH_HTTP1_CARRY);
+	__builtin_memset((__u8 *)&r.window + MESH_HTTP1_CARRY, 0,
 			 MESH_HTTP1_WINDOW - MESH_HTTP1_CARRY);
 	d->pos = MESH_HTTP1_WINDOW_START - d->carry_len;
 	d->carry_len = 0;

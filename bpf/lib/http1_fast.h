@@ -14,13 +14,6 @@
 
 #define MESH_HTTP1_CRLF ('\r' | '\n' << 8)
 
-/* Global: the verifier checks it once by itself, not again for each way to reach it. */
-#ifdef __bpf__
-#define MESH_HTTP1_GLOBAL __noinline __weak
-#else
-#define MESH_HTTP1_GLOBAL static inline
-#endif
-
 /* No position is changed by this; to the verifier, all rounds of a loop become one. */
 #define MESH_HTTP1_FORGET(pos)                                                                     \
 	do {                                                                                       \
@@ -137,12 +130,16 @@ static __always_inline int mesh_http1_crlf(const struct mesh_http1_head *h, __u3
 }
 
 /* "Content-Length: 123" at pos; the position behind the line. */
-static __always_inline int mesh_http1_plain_length(struct mesh_http1_head *h, __u32 pos)
+MESH_HTTP1_GLOBAL int mesh_http1_plain_length(struct mesh_http1_head *h, __u32 pos)
 {
-	const __u8 *digits = h->bytes + pos + 16;
+	const __u8 *digits;
 	__u64 v = 0;
 	__u32 i;
 
+	if (!h)
+		return MESH_HTTP1_NOT_COMMON;
+	MESH_HTTP1_FORGET(pos);
+	digits = h->bytes + pos + 16;
 	MESH_HTTP1_ROLLED
 	for (i = 0; i < 10; i++) {
 		__u32 digit = digits[i] - '0';

@@ -33,7 +33,7 @@ static __always_inline int mesh_http1_status_line(struct mesh_http1_run *r,
 {
 	struct mesh_http1 *http = r->http;
 
-	d->code = mesh_http1_code(r, pos);
+	d->code = mesh_http1_code(&r->window, pos);
 	d->flags = 0;
 	if (!d->code)
 		return MESH_EVENT_HTTP_MALFORMED;
@@ -47,15 +47,17 @@ static __always_inline int mesh_http1_status_line(struct mesh_http1_run *r,
 static __always_inline int mesh_http1_header_line(struct mesh_http1_run *r,
 						  struct mesh_http1_dir *d, __u32 pos, __u32 next)
 {
-	__u64 length;
+	__s64 length;
 
-	switch (mesh_http1_header_name(r, pos)) {
+	switch (mesh_http1_header_name(&r->window, pos)) {
 	case MESH_HTTP1_HEADER_LENGTH:
 		/* Not longer than what fits between packets, so that it means the same however it
 		 * is cut. */
-		if (!next || next - pos > MESH_HTTP1_CARRY + 1 ||
-		    mesh_http1_length(r, pos, &length) ||
-		    ((d->flags & MESH_HTTP1_HAS_LENGTH) && d->remaining != length))
+		if (!next || next - pos > MESH_HTTP1_CARRY + 1)
+			return MESH_EVENT_HTTP_MALFORMED;
+		length = mesh_http1_length(&r->window, pos);
+		if (length < 0 ||
+		    ((d->flags & MESH_HTTP1_HAS_LENGTH) && d->remaining != (__u64)length))
 			return MESH_EVENT_HTTP_MALFORMED;
 		d->flags |= MESH_HTTP1_HAS_LENGTH;
 		d->remaining = length;
@@ -75,7 +77,7 @@ static __always_inline int mesh_http1_header_line(struct mesh_http1_run *r,
 static __always_inline int mesh_http1_line_head(struct mesh_http1_run *r, struct mesh_http1_dir *d,
 						__u32 pos, __u32 next)
 {
-	__u64 size;
+	__s64 size;
 
 	d->line = MESH_HTTP1_LINE_SKIP;
 	switch (d->phase) {
@@ -86,13 +88,14 @@ static __always_inline int mesh_http1_line_head(struct mesh_http1_run *r, struct
 			return mesh_http1_status_line(r, d, pos);
 		}
 		r->http->method[(r->http->head - 1) & (MESH_HTTP1_INFLIGHT - 1)] =
-			mesh_http1_method(r, pos);
+			mesh_http1_method(&r->window, pos);
 		d->line = MESH_HTTP1_LINE_TAIL;
 		break;
 	case MESH_HTTP1_HEADERS:
 		return mesh_http1_header_line(r, d, pos, next);
 	case MESH_HTTP1_CHUNK_SIZE:
-		if (mesh_http1_chunk_size(r, pos, &size))
+		size = mesh_http1_chunk_size(&r->window, pos);
+		if (size < 0)
 			return MESH_EVENT_HTTP_MALFORMED;
 		d->remaining = size;
 		break;
@@ -156,7 +159,7 @@ static __always_inline enum mesh_http1_next mesh_http1_line_tail(struct mesh_htt
 	d->line = MESH_HTTP1_LINE_WHOLE;
 	switch (d->phase) {
 	case MESH_HTTP1_START:
-		if (line == MESH_HTTP1_LINE_TAIL && !mesh_http1_has_version(r, pos, next))
+		if (line == MESH_HTTP1_LINE_TAIL && !mesh_http1_has_version(&r->window, pos, next))
 			return MESH_HTTP1_NEXT_MALFORMED;
 		d->phase = MESH_HTTP1_HEADERS;
 		break;
@@ -165,7 +168,7 @@ static __always_inline enum mesh_http1_next mesh_http1_line_tail(struct mesh_htt
 			return mesh_http1_head_end(r, d);
 		if (line == MESH_HTTP1_LINE_TAIL_TE) {
 			d->flags &= ~MESH_HTTP1_CHUNKED;
-			if (mesh_http1_is_chunked(r, next))
+			if (mesh_http1_is_chunked(&r->window, next))
 				d->flags |= MESH_HTTP1_CHUNKED;
 		}
 		break;

@@ -23,7 +23,7 @@
 
 namespace {
 
-constexpr std::uint32_t kMaxVerifiedInsns = 150'000;
+constexpr std::uint32_t kMaxVerifiedInsns = 90'000;
 constexpr std::uint32_t kRequestSeq = 0xfffffff0;  // wraps inside the first request
 constexpr std::uint32_t kResponseSeq = 4000;
 
