@@ -213,6 +213,8 @@ if wants fuzz; then
   ctest_rung fuzz "$built_fuzzing" "$fuzzing" fuzz "${fuzz_args[@]}"
 fi
 # --- guests ---------------------------------------------------------------------------------------
+# After all builds, not beside them: a compiler and an emulator each take a processor whole, so nothing would be done
+# sooner, and what has a time limit in a guest would wait for one more.
 
 # start_vm KERNEL: the smoke test and the bpfrun and netns tests under one kernel, in the background
 # (an emulated guest uses one core), then each of tests/vm/boot/* in a boot of its own.
