@@ -22,6 +22,8 @@ constexpr int kLastQuanta = 8;
 // A socket that connects again costs less than closing one and making another. Not after much has
 // gone through it: its buffers have grown.
 constexpr std::uint64_t kShortConnection = 64 * 1024;
+// What is read at once while the other side does not keep up: all of it may have to be kept aside.
+constexpr std::size_t kBehindBytes = 64 * 1024;
 
 }  // namespace
 
@@ -60,6 +62,7 @@ Detached Connection::pump(Flow& flow) {
         break;
       case Step::NeedReadable:
         flow.burst = flow.quantum = 0;
+        flow.behind = false;
         co_await flow.in.until_readable();
         break;
       case Step::NeedWritable:
@@ -125,9 +128,11 @@ Connection::Step Connection::advance(Flow& flow) {
   if (flow.pending()) return flush(flow);
   if (flow.quantum >= kQuantum) return Step::Yield;
   if (!flow.in.readable()) return Step::NeedReadable;
-  // splice stops at an urgent mark and never gets past it, and must not be used into TLS.
-  const bool spliced =
-      flow.bulk && !flow.in.urgent() && flow.in.can_splice_in() && flow.out.stream() == nullptr;
+  // splice stops at an urgent mark and never gets past it, and must not be used into TLS. Out of
+  // TLS it makes new pages for each record; one read opens all records that are there into a buffer
+  // that is used again. That is cheaper as long as the other side takes them.
+  const bool spliced = flow.bulk && !flow.in.urgent() && flow.in.can_splice_in() &&
+                       flow.out.stream() == nullptr && (flow.in.stream() == nullptr || flow.behind);
   return spliced ? splice(flow) : copy(flow);
 }
 
@@ -135,7 +140,8 @@ Connection::Step Connection::advance(Flow& flow) {
 // not take is kept aside, and nothing more is read until it is gone.
 Connection::Step Connection::copy(Flow& flow) {
   // One large send is cheaper than four small ones, into kTLS and everywhere else.
-  const auto scratch = flow.bulk ? worker_.bulk_scratch() : worker_.scratch();
+  auto scratch = flow.bulk ? worker_.bulk_scratch() : worker_.scratch();
+  if (flow.bulk && flow.behind) scratch = scratch.first(kBehindBytes);
   const Io got = flow.in.read(scratch);
   if (got.kind == Io::Kind::Blocked) return Step::NeedReadable;
   if (got.kind == Io::Kind::Eof) return Step::Eof;
@@ -149,6 +155,7 @@ Connection::Step Connection::copy(Flow& flow) {
     done = put.bytes;
   }
   if (done < got.bytes) {
+    flow.behind = true;
     const std::size_t left = got.bytes - done;
     flow.rest = std::make_unique_for_overwrite<std::byte[]>(left);
     std::memcpy(flow.rest.get(), scratch.data() + done, left);

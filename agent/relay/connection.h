@@ -110,6 +110,7 @@ class Connection final : private LegOwner, private Timed {
     std::uint32_t quantum = 0;  // bytes since others had their turn
     std::uint32_t burst = 0;    // bytes since the source was last empty
     bool bulk = false;
+    bool behind = false;  // the other side has not taken all since the source was last empty
     FlowPhase phase = FlowPhase::Copying;
     std::coroutine_handle<> parked{};  // its pump, while the connection is paused
 

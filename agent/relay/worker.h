@@ -135,8 +135,8 @@ class Worker {
 
   // Large enough for most messages in one read, small enough to stay in the L1/L2 cache.
   static constexpr std::size_t kScratchBytes = 16 * 1024;
-  // Into TLS, where bulk cannot be spliced: a few full records at one send.
-  static constexpr std::size_t kBulkBytes = 64 * 1024;
+  // Into and out of TLS: all that the source has, most of the time, at one read and one send.
+  static constexpr std::size_t kBulkBytes = 256 * 1024;
 
   const unsigned index_;
   boost::asio::io_context context_{1};

@@ -92,5 +92,19 @@ TEST_F(MeshRecords, ThoseOfTheAgentAndOfTheKernelAreTheSame) {
                   {.to_server = 20'000, .to_client = 20'000, .more = {"--max-chunk", "17"}});
 }
 
+// Bulk goes through a buffer, and through a pipe once the application has fallen behind, if the
+// kernel opens the records.
+TEST_F(MeshRecords, ASlowReadersBytesWaitInAPipe) {
+  serve();
+  const bool kernel = kernel_makes_records();
+  expect_exchange(server_->addr4, 9002,
+                  {.to_server = 8 << 20,
+                   .to_client = 1,
+                   .server = {"--slow", "4000"},
+                   .limit = std::chrono::seconds(100)});
+  EXPECT_EQ(metric(*agent_b_, "mesh_relay_splice_bytes_total") > 1e6, kernel);
+  EXPECT_EQ(metric(*agent_a_, "mesh_relay_splice_bytes_total"), 0);
+}
+
 }  // namespace
 }  // namespace mesh::test
