@@ -99,6 +99,9 @@ TEST_F(Fixtures, LinkedNodesReachEachOthersPods) {
   link_nodes(a, b);
   Pod& client = a.add_pod("client");
   Pod& server = b.add_pod("server");
+  for (const Place* place : std::initializer_list<const Place*>{&a.host(), &b.host(), &client})
+    EXPECT_EQ(place->run({"ip", "-6", "-o", "addr", "show", "tentative"}).out, "")
+        << "nobody is waited for who might have the same address";
   Process echo = start_server(server, {"echo-server", "--port", "80"});
   EXPECT_TRUE(run_client(client, server.addr4, 80)["ok"]);
   EXPECT_TRUE(run_client(client, server.addr6, 80)["ok"]);

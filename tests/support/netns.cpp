@@ -48,6 +48,14 @@ Result<pid_t> fork_holder() {
   return pid;
 }
 
+// What is to be so before anything is in the namespace.
+Status prepare(const Netns& netns) {
+  // A router asks for its neighbours by its link-local address, and not before duplicate address
+  // detection has passed it: seconds on a busy machine, in which nothing gets through.
+  if (auto status = netns.sysctl("net.ipv6.conf.default.accept_dad", "0"); !status) return status;
+  return netns.ip("link set lo up\n");
+}
+
 }  // namespace
 
 Result<Netns> Netns::create(std::string_view name) {
@@ -56,7 +64,7 @@ Result<Netns> Netns::create(std::string_view name) {
   auto added = run_tool({"ip", "netns", "add", full}, {}, kToolLimit);
   if (!added) return context(added.error(), "create namespace");
   Netns netns(std::move(full), -1);
-  MESH_TRY(netns.ip("link set lo up\n"), "create namespace");
+  MESH_TRY(prepare(netns), "create namespace");
   return netns;
 }
 
@@ -65,7 +73,7 @@ Result<Netns> Netns::create_anonymous(std::string_view name) {
   auto holder = fork_holder();
   if (!holder) return context(holder.error(), "create anonymous namespace");
   Netns netns(scratch_name(name), *holder);
-  MESH_TRY(netns.ip("link set lo up\n"), "create anonymous namespace");
+  MESH_TRY(prepare(netns), "create anonymous namespace");
   return netns;
 }
 
