@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -150,7 +151,11 @@ struct Process::State {
         fds[i] = {streams[i].open ? streams[i].fd.get() : -1, POLLIN, 0};
         any = any || streams[i].open;
       }
-      if (!any || ::poll(fds.data(), fds.size(), -1) < 0) break;
+      if (!any) break;
+      if (::poll(fds.data(), fds.size(), -1) < 0) {
+        if (errno == EINTR) continue;
+        break;
+      }
       for (std::size_t i = 0; i < 2; ++i) {
         if (fds[i].revents == 0) continue;
         const ssize_t n = ::read(fds[i].fd, buffer.data(), buffer.size());
@@ -173,6 +178,13 @@ struct Process::State {
   }
 
   [[nodiscard]] bool drained() const { return !streams[0].open && !streams[1].open; }
+  // Something was written that the reader has not come to yet, as on a machine that is too busy.
+  [[nodiscard]] bool unread() const {
+    int bytes = 0;
+    for (const auto& stream : streams)
+      if (stream.open && ::ioctl(stream.fd.get(), FIONREAD, &bytes) == 0 && bytes > 0) return true;
+    return false;
+  }
 };
 
 Process::Process(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -284,7 +296,9 @@ Result<ExitStatus> Process::wait(std::chrono::milliseconds limit) {
   }
   // A grandchild in another process group may keep the pipes open: do not wait for it for ever.
   std::unique_lock lock(state_->mutex);
-  (void)state_->changed.wait_for(lock, kDrainLimit, [&] { return state_->drained(); });
+  while (!state_->changed.wait_for(lock, kDrainLimit, [&] { return state_->drained(); }) &&
+         state_->unread() && Clock::now() < deadline) {
+  }
   return *state_->status;
 }
 
