@@ -289,7 +289,8 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
       ->type_name("ADDR:PORT");
   add("--debug-listen", texts.debug_listen, "Where /debug/ is served; loopback only")
       ->type_name("ADDR:PORT");
-  add("--cgroup-root", options.cgroup_root, "cgroup v2 directory that holds every pod of this node")
+  add("--cgroup-root", options.cgroup_root,
+      "cgroup v2 directory that holds every pod of this node, and this agent")
       ->type_name("DIR");
   add("--pin-dir", options.pin_dir, "Directory on a BPF file system for pinned links and maps")
       ->type_name("DIR");

@@ -262,7 +262,9 @@ wait_for() {
 }
 
 start_agent() {
-  nsenter "--net=/run/netns/$node" "$agent" --node-cidr 10.99.0.0/24 --node-name demo \
+  # Its own connections pass the hooks, too: it belongs into the cgroup. Not by inside(), whose process would be another.
+  bash -c 'echo 0 >"$1/cgroup.procs" && shift && exec nsenter "$@"' agent "$cgroup" \
+    "--net=/run/netns/$node" "$agent" --node-cidr 10.99.0.0/24 --node-name demo \
     --config-dir "$work/services" --cgroup-root "$cgroup" --pin-dir "$pins" --admin-socket "$socket" \
     >>"$work/agent.log" 2>&1 &
   agent_pid=$!

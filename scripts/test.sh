@@ -4,8 +4,8 @@
 #
 # Usage: scripts/test.sh [--rung NAME]... [--no-vm] [--no-setup] [--long] [--build-dir DIR]
 #   --rung NAME       only this rung and what it needs; repeatable. Names: lint build unit bpfhost asan
-#                     fuzz bpfrun netns vm-6.1 vm-6.12, and with --long vm-pair netns-asan compilers arm64
-#                     image
+#                     fuzz demo bpfrun netns vm-6.1 vm-6.12, and with --long vm-pair netns-asan compilers
+#                     arm64 image
 #   --no-vm           leave the VM rungs out
 #   --no-setup        install nothing (scripts/setup.sh does nothing either when all is there)
 #   --long            fuzz for minutes instead of seconds, run netns with sanitizers too, set MESH_LONG=1
@@ -25,7 +25,7 @@ cd "$ROOT"
 # this file may be edited meanwhile.
 {
 
-readonly ALL_RUNGS=(lint build unit bpfhost asan fuzz bpfrun netns netns-asan vm-6.1 vm-6.12 vm-pair compilers arm64 image)
+readonly ALL_RUNGS=(lint build unit bpfhost asan fuzz demo bpfrun netns netns-asan vm-6.1 vm-6.12 vm-pair compilers arm64 image)
 build_dir=$ROOT/build
 limit=${MESH_RUNG_LIMIT:-1500}
 run_vm=1
@@ -137,7 +137,7 @@ build() {
 built_release=1
 built_sanitized=1
 built_fuzzing=1
-if wants 'build|unit|bpfhost|bpfrun|netns|vm-.*|image'; then
+if wants 'build|unit|bpfhost|demo|bpfrun|netns|vm-.*|image'; then
   # Lines for backtraces are enough: whole debug information costs a third of the time.
   build build "$release" all -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O2 -g1 -DNDEBUG" \
     -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O2 -g1 -DNDEBUG" || built_release=0
@@ -212,6 +212,19 @@ if wants fuzz; then
   ((long == 0)) || fuzz_args+=(--repeat until-fail:15)
   ctest_rung fuzz "$built_fuzzing" "$fuzzing" fuzz "${fuzz_args[@]}"
 fi
+# The first of README's two commands; its accelerated pair is the guests' matter.
+if wants demo; then
+  rung_begin demo
+  if ((built_release == 0)); then
+    count_not_run "its build failed"
+  elif [[ $(id -u) != 0 ]]; then
+    count_not_run "needs root"
+  else
+    count_check demo timeout -k 20 300 scripts/demo.sh --no-setup --no-vm --build-dir "$release"
+  fi
+  rung_end
+fi
+
 # --- guests ---------------------------------------------------------------------------------------
 # After all builds, not beside them: a compiler and an emulator each take a processor whole, so nothing would be done
 # sooner, and what has a time limit in a guest would wait for one more.
