@@ -105,9 +105,13 @@ class Datapath {
   // Attaches again what somebody has detached, and says so; with every beat, as pods are without
   // it meanwhile. A failure is kept for lost_hooks() and logged when it changes.
   void keep_attached();
-  // One that keep_attached() does not find: it needs the namespace.
+  // Those that keep_attached() does not find, because it takes the namespace: one that is back, and
+  // why one cannot be (empty: none is missing), which is logged when it changes.
   void count_reattached(std::string_view what);
-  [[nodiscard]] const std::string& lost_hooks() const { return lost_hooks_; }
+  void set_lost_inbound(std::string why);
+  [[nodiscard]] const std::string& lost_hooks() const {
+    return lost_hooks_.empty() ? lost_inbound_ : lost_hooks_;
+  }
   [[nodiscard]] std::uint64_t reattached() const {  // [any]
     return reattached_.load(std::memory_order_relaxed);
   }
@@ -203,6 +207,7 @@ class Datapath {
   std::string lost_pins_;  // why pins cannot be made again; empty: none is missing
   std::atomic<std::uint64_t> restored_pins_{0};
   std::string lost_hooks_;  // why programs cannot be attached again; empty: none is detached
+  std::string lost_inbound_;
   std::atomic<std::uint64_t> reattached_{0};
   std::atomic<std::uint64_t> repaired_entries_{0};
 };

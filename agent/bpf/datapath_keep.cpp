@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // What somebody else has undone under a running agent, and what of it can be put right: pins that
 // were deleted, programs that were detached.
+#include <utility>
+
 #include "agent/base/log.h"
 #include "agent/bpf/datapath.h"
 
 namespace mesh::bpf {
+namespace {
+
+void note_lost(std::string& lost, std::string why) {
+  if (!why.empty() && why != lost)
+    log::error("programs have been detached, and pods are without them: {}", why);
+  lost = std::move(why);
+}
+
+}  // namespace
 
 void Datapath::keep_pins() {
   auto restored = programs_.restore_pins();
@@ -26,16 +37,12 @@ void Datapath::keep_pins() {
 void Datapath::keep_attached() {
   // Whose hooks they are while somebody else has made pins is not for this agent to say.
   if (!lost_pins_.empty()) return;
-  auto back = programs_.reattach();
-  if (!back) {
-    if (back.error().what != lost_hooks_)
-      log::error("programs have been detached, and pods are without them: {}", back.error().what);
-    lost_hooks_ = back.error().what;
-    return;
-  }
-  lost_hooks_.clear();
-  for (const auto& name : *back) count_reattached(name);
+  const auto result = programs_.reattach();
+  for (const auto& name : result.back) count_reattached(name);
+  note_lost(lost_hooks_, result.failed ? "" : result.failed.error().what);
 }
+
+void Datapath::set_lost_inbound(std::string why) { note_lost(lost_inbound_, std::move(why)); }
 
 void Datapath::count_reattached(std::string_view what) {
   reattached_.fetch_add(1, std::memory_order_relaxed);

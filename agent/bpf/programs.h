@@ -81,9 +81,13 @@ class Programs {
   // Pins again what somebody deleted; gives how many pins that were.
   Result<std::size_t> restore_pins();
 
-  // Attaches again what somebody has detached from the cgroup or from the sockmap; gives the names.
-  // Nothing while the hooks are a former agent's.
-  Result<std::vector<std::string>> reattach();
+  // Attaches again what somebody has detached from the cgroup or from the sockmap: all that can be,
+  // and the first failure. Nothing while the hooks are a former agent's.
+  struct Reattached {
+    std::vector<std::string> back;  // names of programs
+    Status failed;
+  };
+  Reattached reattach();
   // Somebody has detached the sk_lookup of a namespace (that lives): attach_inbound() once more.
   [[nodiscard]] bool inbound_detached(std::uint64_t netns_cookie) const;
 

@@ -4,6 +4,7 @@
 // so.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <fmt/format.h>
 
 #include <cerrno>
 
@@ -30,29 +31,32 @@ bool detached(int link) {
 
 }  // namespace
 
-Result<std::vector<std::string>> Programs::reattach() {
-  std::vector<std::string> back;
-  if (taking_over_) return back;  // the hooks are still the former agent's
+Programs::Reattached Programs::reattach() {
+  Reattached result;
+  if (taking_over_) return result;  // the hooks are still the former agent's
   std::vector<std::string> gone;
   for (const auto& [name, link] : held_)
     if (name.rfind(kNetnsPrefix, 0) != 0 && detached(link.get())) gone.push_back(name);
+  const auto note = [&](const std::string& name, Status status) {
+    if (status)
+      result.back.push_back(name);
+    else if (result.failed)  // the others protect somebody all the same
+      result.failed = context(std::move(status).error(), fmt::format("attach {} again", name));
+  };
   if (!gone.empty())
-    if (auto ours = pins_.restore_directories(); !ours) return tl::unexpected(ours.error());
-  for (const auto& name : gone) {
-    if (auto status = attach_cgroup_program(program_of(name)); !status)
-      return context(std::move(status).error(), fmt::format("attach {} again", name));
-    back.push_back(name);
-  }
+    if (auto ours = pins_.restore_directories(); !ours) {
+      result.failed = tl::unexpected(ours.error());
+      return result;
+    }
+  for (const auto& name : gone) note(name, attach_cgroup_program(program_of(name)));
   __u32 id = 0, count = 1;
   // Before 5.17 a sockmap could not be asked; then it is taken for attached.
   if (bpf_program__autoload(skeleton_->progs.mesh_recv) &&
       bpf_prog_query(bpf_map__fd(skeleton_->maps.mesh_accel), BPF_SK_MSG_VERDICT, 0, nullptr, &id,
                      &count) == 0 &&
-      count == 0) {
-    MESH_TRY(attach_sockmap(), "attach mesh_msg again");
-    back.emplace_back(bpf_program__name(skeleton_->progs.mesh_msg));
-  }
-  return back;
+      count == 0)
+    note(bpf_program__name(skeleton_->progs.mesh_msg), attach_sockmap());
+  return result;
 }
 
 bool Programs::inbound_detached(std::uint64_t netns_cookie) const {

@@ -146,15 +146,17 @@ void Controller::retry_enrolment() {
 }
 
 void Controller::keep_inbound() {
+  std::string lost;
   for (const auto& [cookie, enrolled] : enrolled_) {
     if (!enrolled.handle || !datapath_.programs().inbound_detached(cookie)) continue;
-    if (auto status = datapath_.programs().attach_inbound(cookie, enrolled.handle->fd.get());
-        !status)
-      log::error("workload {}: its sk_lookup program was detached: {}", enrolled.workload.hint,
-                 status.error().what);
-    else
-      datapath_.count_reattached("the sk_lookup program of workload " + enrolled.workload.hint);
+    const std::string what = "the sk_lookup program of workload " + enrolled.workload.hint;
+    auto status = datapath_.programs().attach_inbound(cookie, enrolled.handle->fd.get());
+    if (status)
+      datapath_.count_reattached(what);
+    else if (lost.empty())
+      lost = what + ": " + status.error().what;
   }
+  datapath_.set_lost_inbound(std::move(lost));
 }
 
 void Controller::retry_listeners() {

@@ -386,19 +386,24 @@ TEST_F(PinsTest, AHookThatCannotBeHadBackIsSaid) {
       bpf_obj_get(fmt::format("{}/v{}/links/mesh_connect4", pins_, MESH_ABI_VERSION).c_str()));
   ASSERT_TRUE(link);
   ASSERT_EQ(bpf_link_detach(link.get()), 0);
+  link.reset(
+      bpf_obj_get(fmt::format("{}/v{}/links/mesh_sockops", pins_, MESH_ABI_VERSION).c_str()));
+  ASSERT_TRUE(link);
+  ASSERT_EQ(bpf_link_detach(link.get()), 0);
   link.reset();
   std::vector<UniqueFd> others;
   for (int i = 0; i < 64; ++i) others.push_back(attach_foreign());
   for (int i = 0; i < 2; ++i) {
     datapath.keep_attached();
     EXPECT_THAT(datapath.lost_hooks(), HasSubstr("mesh_connect4"));
+    EXPECT_EQ(attached(BPF_CGROUP_SOCK_OPS), 1u) << "what can be had back is";
   }
   UniqueFd cgroup(::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   for (const auto& other : others)
     EXPECT_EQ(bpf_prog_detach2(other.get(), cgroup.get(), BPF_CGROUP_INET4_CONNECT), 0);
   datapath.keep_attached();
   EXPECT_EQ(datapath.lost_hooks(), "");
-  EXPECT_EQ(datapath.reattached(), 1u);
+  EXPECT_EQ(datapath.reattached(), 2u);
   EXPECT_EQ(attached(BPF_CGROUP_INET4_CONNECT), 1u);
 }
 
