@@ -12,7 +12,8 @@
 #                     for tests that have a longer form, give the rungs four times their time, compile with
 #                     other compilers and for arm64, build and try the image, link two guests by a cable
 #   --build-dir DIR   default: build
-# Ends with a table and the line "N passed, N failed". A rung that could not run counts as a failure.
+# Ends with a table and the line "N passed, N failed". A rung that could not run counts as a failure. Up to three
+# tests of bpfrun, netns or a guest that failed are run once more, alone; what passes then is named as unstable.
 # Environment: MESH_RUNG_LIMIT, seconds for one rung (default 1500; an emulated guest gets twice that).
 set -euo pipefail
 
@@ -161,7 +162,7 @@ fi
 
 # --- rungs ----------------------------------------------------------------------------------------
 
-# ctest_rung NAME BUILT DIR LABELS CTEST_ARG...
+# ctest_rung NAME BUILT DIR LABELS once|again CTEST_ARG...
 ctest_rung() {
   local name=$1 built=$2 dir=$3 labels=$4
   shift 4
@@ -174,7 +175,7 @@ ctest_rung() {
   rung_end
 }
 
-# root_rung NAME BUILT DIR LABELS: serial, as root, on the kernel of this machine.
+# root_rung NAME BUILT DIR LABELS once|again: serial, as root, on the kernel of this machine.
 root_rung() {
   local before after
   if [[ $(id -u) != 0 ]]; then
@@ -197,20 +198,20 @@ root_rung() {
 }
 
 if wants unit; then
-  ctest_rung unit "$built_release" "$release" unit -j "$jobs"
+  ctest_rung unit "$built_release" "$release" unit once -j "$jobs"
 fi
 if wants bpfhost; then
-  ctest_rung bpfhost "$built_release" "$release" bpfhost -j "$jobs"
+  ctest_rung bpfhost "$built_release" "$release" bpfhost once -j "$jobs"
 fi
 if wants asan; then
   ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1} \
-    ctest_rung asan "$built_sanitized" "$sanitized" 'unit|bpfhost' -j "$jobs"
+    ctest_rung asan "$built_sanitized" "$sanitized" 'unit|bpfhost' once -j "$jobs"
 fi
 if wants fuzz; then
   fuzz_args=(-j "$jobs")
   # Each repetition is 20 s with another seed.
   ((long == 0)) || fuzz_args+=(--repeat until-fail:15)
-  ctest_rung fuzz "$built_fuzzing" "$fuzzing" fuzz "${fuzz_args[@]}"
+  ctest_rung fuzz "$built_fuzzing" "$fuzzing" fuzz once "${fuzz_args[@]}"
 fi
 # The first of README's two commands; its accelerated pair is the guests' matter.
 if wants demo; then
@@ -270,7 +271,7 @@ collect_vm() {
   status=$(cat "$dir/status" 2>/dev/null || echo none)
   if [[ -e $dir/results/ctest.xml ]]; then
     # Nothing is missing in a guest that would excuse a skipped test.
-    count_junit "$dir/results/ctest.xml" strict
+    count_junit "$dir/results/ctest.xml" "$dir/results/ctest.xml.again" --strict
   else
     count_not_run "the guest's ctest gave no result"
   fi
@@ -322,14 +323,14 @@ fi
 
 if wants bpfrun; then
   # bpfnative: what BPF_PROG_TEST_RUN of 6.1 and 6.12 cannot do (no data_end for cgroup_skb).
-  root_rung bpfrun "$built_release" "$release" 'bpfrun|bpfnative'
+  root_rung bpfrun "$built_release" "$release" 'bpfrun|bpfnative' again
 fi
 if wants netns; then
   # netnsnative: what depends on no kernel older than this one's and would be slow in a guest.
-  root_rung netns "$built_release" "$release" 'netns|netnsnative'
+  root_rung netns "$built_release" "$release" 'netns|netnsnative' again
 fi
 if wants netns-asan; then
-  root_rung netns-asan "$built_sanitized" "$sanitized" 'netns|netnsnative'
+  root_rung netns-asan "$built_sanitized" "$sanitized" 'netns|netnsnative' once
 fi
 
 # --- what the guests said -------------------------------------------------------------------------

@@ -4,9 +4,10 @@
 # bpfrun and netns) from a build directory of the host, then a look for what they left behind.
 #
 # Usage: scripts/vm/run.sh --share RESULTS -- tests/vm/run_rungs.sh BUILD_DIR RESULTS [CTEST_ARG...]
-# Leaves in RESULTS: smoke.txt and leftovers.txt (PASS/FAIL lines), ctest.xml (JUnit). Exits 1 if
-# something failed. BUILD_DIR must have been listed on the host (ctest -N), so that the guest does not
-# start every test program only to ask for its tests; what ctest writes there stays in the guest.
+# Leaves in RESULTS: smoke.txt and leftovers.txt (PASS/FAIL lines), ctest.xml (JUnit), ctest.xml.again of up to three
+# tests that failed and were run once more. Exits 1 if something failed. BUILD_DIR must have been listed on the host
+# (ctest -N), so that the guest does not start every test program only to ask for its tests; what ctest writes there
+# stays in the guest.
 set -euo pipefail
 
 if [[ -z ${MESH_VM:-} ]]; then
@@ -14,6 +15,8 @@ if [[ -z ${MESH_VM:-} ]]; then
   exit 2
 fi
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+# shellcheck source=scripts/test-lib.sh
+. "$here/../../scripts/test-lib.sh"
 build=$1
 results=$2
 shift 2
@@ -23,7 +26,10 @@ export MESH_REQUIRE_ROOT=1
 "$here/smoke_test.sh" | tee "$results/smoke.txt" || failed=1
 
 ctest --test-dir "$build" -L '^(bpfrun|netns)$' -j 1 --no-tests=error --output-on-failure \
-  --output-junit "$results/ctest.xml" "$@" || failed=1
+  --output-junit "$results/ctest.xml" "$@" || {
+  failed=1 # scripts/test.sh counts
+  attempt_again "$build" "$results/ctest.xml" "$results/ctest.xml.again"
+}
 
 # The guest was empty before: whatever is there now was leaked.
 {
