@@ -40,28 +40,38 @@ class Server::Namespace : public std::enable_shared_from_this<Namespace> {
       : server_(server),
         sockets_(std::move(sockets)),
         forwarder_(std::make_unique<Forwarder>(server.io_, sockets_, server.counters_)),
-        rate_(server.options_.queries_per_second, server.options_.query_burst, Rate::Clock::now()),
-        accept_pause_(server.io_) {}
+        rate_(server.options_.queries_per_second, server.options_.query_burst, Rate::Clock::now()) {
+  }
 
   void add(std::vector<UniqueFd> udp, std::vector<UniqueFd> tcp) {
-    for (auto& fd : udp) wait_datagram(*keep(std::move(fd)));
-    for (auto& fd : tcp) wait_accept(*keep(std::move(fd)));
+    for (auto& fd : udp) {
+      datagrams_.push_back(std::make_unique<Descriptor>(server_.io_, fd.release()));
+      wait_datagram(*datagrams_.back());
+    }
+    for (auto& fd : tcp) {
+      listeners_.push_back(std::make_unique<Listener>(server_.io_, std::move(fd)));
+      wait_accept(*listeners_.back());
+    }
   }
 
   void close() {
     closed_ = true;
     error_code ignored;
-    for (auto& socket : listening_) socket->close(ignored);
+    for (auto& socket : datagrams_) socket->close(ignored);
+    for (auto& listener : listeners_) {
+      listener->socket.close(ignored);
+      listener->pause.cancel();
+    }
     forwarder_.reset();
-    accept_pause_.cancel();
     while (!streams_.empty()) streams_.front()->close();
   }
 
  private:
-  Descriptor* keep(UniqueFd fd) {
-    listening_.push_back(std::make_unique<Descriptor>(server_.io_, fd.release()));
-    return listening_.back().get();
-  }
+  struct Listener {
+    Listener(net::io_context& io, UniqueFd fd) : socket(io, fd.release()), pause(io) {}
+    Descriptor socket;
+    net::steady_timer pause;  // its own: arming a timer again cancels whoever waits for it
+  };
 
   void wait_datagram(Descriptor& socket) {
     socket.async_wait(Descriptor::wait_read, [self = shared_from_this(), &socket](error_code code) {
@@ -118,22 +128,23 @@ class Server::Namespace : public std::enable_shared_from_this<Namespace> {
                    MSG_DONTWAIT | MSG_NOSIGNAL, client.get(), client.length);
   }
 
-  void wait_accept(Descriptor& socket) {
-    socket.async_wait(Descriptor::wait_read, [self = shared_from_this(), &socket](error_code code) {
-      if (code || self->closed_) return;
-      self->accept_all(socket);
-    });
+  void wait_accept(Listener& listener) {
+    listener.socket.async_wait(Descriptor::wait_read,
+                               [self = shared_from_this(), &listener](error_code code) {
+                                 if (code || self->closed_) return;
+                                 self->accept_all(listener);
+                               });
   }
 
-  void accept_all(Descriptor& socket) {
+  void accept_all(Listener& listener) {
     for (;;) {
       SockAddr client;
       client.length = sizeof client.storage;
-      UniqueFd fd(::accept4(socket.native_handle(), client.get(), &client.length,
+      UniqueFd fd(::accept4(listener.socket.native_handle(), client.get(), &client.length,
                             SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (!fd && (errno == ECONNABORTED || errno == EINTR)) continue;
-      if (!fd && errno != EAGAIN) return pause_accepting(socket);
-      if (!fd) return wait_accept(socket);
+      if (!fd && errno != EAGAIN) return pause_accepting(listener);
+      if (!fd) return wait_accept(listener);
       if (streams_.size() >= kMaxStreams) {
         count(server_.counters_.overflow);
         continue;  // closed
@@ -150,11 +161,11 @@ class Server::Namespace : public std::enable_shared_from_this<Namespace> {
   }
 
   // Out of descriptors, say: the listener stays readable, and waiting for that would spin.
-  void pause_accepting(Descriptor& socket) {
+  void pause_accepting(Listener& listener) {
     count(server_.counters_.overflow);
-    accept_pause_.expires_after(kAcceptPause);
-    accept_pause_.async_wait([self = shared_from_this(), &socket](error_code code) {
-      if (!code && !self->closed_) self->accept_all(socket);
+    listener.pause.expires_after(kAcceptPause);
+    listener.pause.async_wait([self = shared_from_this(), &listener](error_code code) {
+      if (!code && !self->closed_) self->accept_all(listener);
     });
   }
 
@@ -162,9 +173,9 @@ class Server::Namespace : public std::enable_shared_from_this<Namespace> {
   const NamespaceSockets sockets_;
   std::unique_ptr<Forwarder> forwarder_;
   Rate rate_;
-  std::vector<std::unique_ptr<Descriptor>> listening_;
+  std::vector<std::unique_ptr<Descriptor>> datagrams_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
   std::list<std::shared_ptr<Stream>> streams_;
-  net::steady_timer accept_pause_;
   bool closed_ = false;
 };
 

@@ -2,10 +2,12 @@
 // The responder on sockets of the loopback, with a resolver behind it that the test plays.
 #include "agent/dns/server.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <chrono>
@@ -281,6 +283,47 @@ TEST_F(DnsServer, TcpConnectionsAreBounded) {
   ASSERT_TRUE(readable(extra.get()));
   EXPECT_TRUE(read_exactly(extra.get(), 1).empty()) << "closed";
   EXPECT_EQ(server_.counters().overflow, 1u);
+}
+
+// While it lives nobody in this process gets a descriptor.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    EXPECT_EQ(::getrlimit(RLIMIT_NOFILE, &before_), 0);
+    // Numbers are given out from the lowest free one.
+    const UniqueFd lowest(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
+    rlimit none = before_;
+    none.rlim_cur = static_cast<rlim_t>(lowest.get());
+    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  }
+  ~NoDescriptors() { EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &before_), 0); }
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(DnsServer, EveryListenerAcceptsAgainAfterALackOfDescriptors) {
+  // A dual-stack pod has one for each family. An answer first: the server's own descriptors are
+  // made.
+  ask(test::question("web.virtual.consul", kTypeA));
+  ASSERT_FALSE(receive(client_.get()).empty());
+  std::vector<UniqueFd> listeners, clients;
+  for (int i = 0; i < 2; ++i) {
+    listeners.push_back(bound(SOCK_STREAM));
+    tcp_at_ = *local_endpoint(listeners.back().get());
+    clients.push_back(connect_tcp());
+    send_tcp(clients.back().get(), framed(test::question("web.virtual.consul", kTypeA)));
+  }
+  {
+    const NoDescriptors none;
+    server_.serve(1, {}, {}, std::move(listeners));
+    for (int i = 0; i < 5000 && server_.counters().overflow < 2; ++i)
+      std::this_thread::sleep_for(1ms);
+    ASSERT_GE(server_.counters().overflow, 2u) << "both have found none";
+  }
+  for (const auto& client : clients) EXPECT_FALSE(read_message(client.get()).empty());
 }
 
 TEST_F(DnsServer, DropClosesEverySocket) {
