@@ -46,9 +46,7 @@ Status App::start_parts() {
   if (former_) MESH_TRY(take_over(), "takeover");
   if (kept_) accept_when_ready();
 
-  signals_.add(SIGTERM);
-  signals_.add(SIGINT);
-  await_signal();
+  if (former_) await_signals();
   beat();
   admin_server_->start();
   metrics_server_->start();
@@ -91,6 +89,9 @@ Status App::start_datapath() {
             datapath_->programs().adopted() ? "adopted" : "made", options_.pin_dir);
   for (const auto& d : datapath_->programs().degraded())
     log::warn("degraded: {}: {}", d.feature, d.reason);
+  // What was kept is nobody's but ours from here on: a signal waits until the start is over. A
+  // takeover dies of it, and the former agent goes on.
+  if (!former_) await_signals();
   if (kept_) listeners = open_kept();
   if (!former_) {
     datapath_->forget_legs();

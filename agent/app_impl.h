@@ -86,6 +86,7 @@ class App {
   void add_debug_pages();
   void beat();
   void tell_manager();
+  void await_signals();
   void await_signal();
   void on_signal(int signal);
   void begin_drain();

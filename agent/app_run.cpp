@@ -152,6 +152,12 @@ void App::add_debug_pages() {
   });
 }
 
+void App::await_signals() {
+  signals_.add(SIGTERM);
+  signals_.add(SIGINT);
+  await_signal();
+}
+
 void App::await_signal() {
   signals_.async_wait([this](boost::system::error_code code, int signal) {
     if (code) return;

@@ -198,6 +198,22 @@ TEST_F(Restart, OtherMapsAreNotWhatItWasFor) {
   EXPECT_EQ(metric(*agent_a_, "mesh_relay_taken_over_lost_total"), 2);
 }
 
+// Two restarts in a row: the second SIGTERM meets an agent that has not finished its start.
+TEST_F(Restart, AStopInTheMiddleOfAStartKeepsThemAgain) {
+  open_two();
+  ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+  // No agent runs, so this is an ordinary start.
+  Process starting = agent_a_->spawn_successor();
+  while (manager_a_->stored() != 0 && starting.running()) std::this_thread::sleep_for(1ms);
+  starting.signal(SIGTERM);
+  const ExitStatus ended = must(starting.wait(in_guest() ? 300s : 60s), "agent");
+  EXPECT_TRUE(ended.ok()) << ended.to_string() << starting.err();
+  EXPECT_EQ(manager_a_->stored(), 1u) << starting.err();
+  agent_a_->start();
+  EXPECT_EQ(near_client_->say("b")["reply"], "b");
+  EXPECT_EQ(far_client_->say("b")["reply"], "b");
+}
+
 // A mistake in the unit file, say: what is kept is left to the start that has it mended.
 TEST_F(Restart, AStartThatFailsLosesNothing) {
   open_two();
