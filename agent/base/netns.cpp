@@ -43,8 +43,12 @@ Status in_netns(int netns_fd, const std::function<Status()>& body) {
 
 Result<std::vector<UniqueFd>> sockets_in_netns(int netns_fd, int family, int type,
                                                std::size_t count) {
-  thread_local const auto own = open_own_netns();
-  if (!own) return tl::unexpected(own.error());
+  thread_local UniqueFd own;
+  if (!own) {
+    auto opened = open_own_netns();
+    if (!opened) return tl::unexpected(std::move(opened).error());
+    own = std::move(*opened);
+  }
   if (::setns(netns_fd, CLONE_NEWNET) != 0)
     return fail_errno(errno, "setns to the workload's network namespace");
   std::vector<UniqueFd> fds;
@@ -57,7 +61,7 @@ Result<std::vector<UniqueFd>> sockets_in_netns(int netns_fd, int family, int typ
       socket_error = errno;
   }
   // It must not go on in a foreign namespace: every later socket of the thread would be made there.
-  if (::setns(own->get(), CLONE_NEWNET) != 0) {
+  if (::setns(own.get(), CLONE_NEWNET) != 0) {
     log::error("a thread cannot return to its own network namespace: {}", std::strerror(errno));
     std::abort();
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Doing things inside another network namespace. setns(2) moves one thread, so each call borrows a
-// short-lived thread of its own: no thread of the agent ever stays in a foreign namespace.
+// Doing things inside another network namespace. setns(2) moves one thread: work that may block
+// gets a short-lived thread of its own, and whoever only makes sockets is back before it goes on.
+// No thread of the agent stays in a foreign namespace.
 #pragma once
 
 #include <sys/types.h>

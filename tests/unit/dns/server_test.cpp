@@ -2,12 +2,10 @@
 // The responder on sockets of the loopback, with a resolver behind it that the test plays.
 #include "agent/dns/server.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <chrono>
@@ -15,6 +13,7 @@
 
 #include "agent/dns/limits.h"
 #include "agent/dns/rate.h"
+#include "tests/support/no_descriptors.h"
 #include "tests/unit/dns/wire.h"
 
 namespace mesh::dns {
@@ -285,25 +284,6 @@ TEST_F(DnsServer, TcpConnectionsAreBounded) {
   EXPECT_EQ(server_.counters().overflow, 1u);
 }
 
-// While it lives nobody in this process gets a descriptor.
-class NoDescriptors {
- public:
-  NoDescriptors() {
-    EXPECT_EQ(::getrlimit(RLIMIT_NOFILE, &before_), 0);
-    // Numbers are given out from the lowest free one.
-    const UniqueFd lowest(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0));
-    rlimit none = before_;
-    none.rlim_cur = static_cast<rlim_t>(lowest.get());
-    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
-  }
-  ~NoDescriptors() { EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &before_), 0); }
-  NoDescriptors(const NoDescriptors&) = delete;
-  NoDescriptors& operator=(const NoDescriptors&) = delete;
-
- private:
-  rlimit before_{};
-};
-
 TEST_F(DnsServer, EveryListenerAcceptsAgainAfterALackOfDescriptors) {
   // A dual-stack pod has one for each family. An answer first: the server's own descriptors are
   // made.
@@ -317,7 +297,7 @@ TEST_F(DnsServer, EveryListenerAcceptsAgainAfterALackOfDescriptors) {
     send_tcp(clients.back().get(), framed(test::question("web.virtual.consul", kTypeA)));
   }
   {
-    const NoDescriptors none;
+    const mesh::test::NoDescriptors none;
     server_.serve(1, {}, {}, std::move(listeners));
     for (int i = 0; i < 5000 && server_.counters().overflow < 2; ++i)
       std::this_thread::sleep_for(1ms);
