@@ -124,7 +124,7 @@ Task<bool> Connection::secure_client(SecureLeg& secure) {
 Task<bool> Connection::await_request() {
   std::array<std::byte, kMeshRequestBytes> bytes;
   std::size_t& got = request_got_;
-  // Time for the first request is part of the handshake's; a leg that has served before may rest.
+  // The first request has as long as the handshake had; a leg that has served before may rest.
   waiting_ = idle_ = security_->reused;
   arm(idle_ ? options_.mesh_idle_timeout : options_.handshake_timeout, DialReason::Handshake);
   const bool came = co_await read_exactly(client_leg_, bytes, got);

@@ -23,7 +23,7 @@ struct PoolOptions {
   std::chrono::seconds keepalive_interval{15};
   int keepalive_probes = 4;
   // Mesh legs.
-  std::chrono::milliseconds handshake_timeout{10'000};  // until the request has come
+  std::chrono::milliseconds handshake_timeout{10'000};  // and again until the request has come
   std::uint32_t max_handshakes_per_worker = 1'024;      // under way; about 60 KiB each
   std::chrono::milliseconds mesh_reply_timeout{7'000};  // the other agent dials for 5 s
   std::chrono::milliseconds mesh_idle_timeout{60'000};  // an accepted leg between two connections

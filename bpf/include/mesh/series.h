@@ -10,7 +10,7 @@ enum mesh_reporter {
 	MESH_REPORTER_DESTINATION = 1, /* seen at the server's socket */
 };
 
-/* The path of a connection, decided when it is opened (DESIGN: direct and l7 come later). */
+/* The path of a connection, decided when it is opened. */
 #define MESH_PATHS(X)                                                                              \
 	X(PASSTHROUGH, "passthrough")                                                              \
 	X(LOCAL, "local")                                                                          \
