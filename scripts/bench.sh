@@ -7,8 +7,8 @@
 #   --quick             fewer repeats: within some 2 % of the full run
 #   --baseline          only the rows without the agent
 #   --mesh              instead: two nodes and mutual TLS, beside pairs of proxies
-#   --readme            put the table into README.md, between its bench:begin and bench:end lines
-#                       (--mesh: bench-mesh:begin and bench-mesh:end)
+#   --readme            put the tables into tests/bench/README.md and a few of their rows into README.md, in both
+#                       between the bench:begin and bench:end lines (--mesh: bench-mesh:begin and bench-mesh:end)
 #   --strict            exit with 2 when a target is missed
 #   --profile           also sample where instructions go (perf; files in <build>/bench)
 #   --wall              instead: on this host's clock, interleaved rounds (root; attaches the agent)
@@ -57,34 +57,63 @@ while (($# > 0)); do
     *) die "unknown argument: $1 (see --help)" ;;
   esac
 done
-((wall == 0 || readme == 0)) || die "--readme takes the table of instructions, not --wall"
+((wall + baseline == 0 || readme == 0)) || die "--readme takes the whole table of instructions, not --wall or --baseline"
 ((mesh == 0 || wall + baseline == 0)) || die "--mesh goes with neither --wall nor --baseline"
 [[ $kernel == 6.12 || $kernel == 6.1 ]] || die "--kernel is 6.12 or 6.1"
 
-# Replaces what is between the two marks of README.md; fails when they are not there.
-put_into_readme() {
-  local table=$1 fresh
+# Replaces what is between the two marks of a file; fails when they are not there.
+put_into() {
+  local file=$1 table=$2 fresh
   fresh=$(mktemp)
   awk -v table="$table" -v begin="<!-- $mark:begin -->" -v end="<!-- $mark:end -->" '
     index($0, begin) { print; while ((getline line < table) > 0) print line; inside = 1; begun = 1 }
     index($0, end) { inside = 0; ended = 1 }
     !inside { print }
-    END { exit !(begun && ended) }' README.md >"$fresh" ||
-    die "README.md has no $mark:begin and $mark:end lines"
-  cat "$fresh" >README.md
+    END { exit !(begun && ended) }' "$file" >"$fresh" ||
+    die "$file has no $mark:begin and $mark:end lines"
+  cat "$fresh" >"$file"
   rm "$fresh"
+}
+
+# The beginning of table.md, with the command that made it, and of its first table these rows; fails when one is missing.
+summary() {
+  local rows
+  rows=$(printf '%s;' "$@")
+  awk -F ' *[|] *' -v rows="$rows" '
+    BEGIN { wanted = split(rows, names, ";") - 1; for (n = 1; n <= wanted; ++n) summary[names[n]] = 1 }
+    !/^[|]/ { if (table) exit; print; next }
+    ++table <= 2 || $2 in summary { print; found += table > 2 }
+    END { exit found != wanted }' "$MESH_BENCH_OUT/table.md" ||
+    die "the results lack one of the rows of README.md: $*"
 }
 
 MESH_BENCH_BUILD=$(mkdir -p "$build" && readlink -f "$build")
 MESH_BENCH_OUT=$MESH_BENCH_BUILD/bench
 guest=tests/bench/guest.sh
 mark=bench
+# shellcheck disable=SC2016  # the name of a row, as it is in the table
+summary_rows=(
+  "direct TCP between two pods, no agent"
+  "local, metrics on"
+  "local with sockmap, budget and metrics on"
+  'relay (`path = "twoleg"`), metrics on'
+  "HAProxy TCP, one hop, both legs on loopback"
+  "nginx stream, one hop, both legs on loopback"
+)
 if ((wall == 1)); then
   MESH_BENCH_OUT+=-wall
 elif ((mesh == 1)); then
   MESH_BENCH_OUT+=-mesh
   guest=tests/bench/mesh_guest.sh
   mark=bench-mesh
+  summary_rows=(
+    "direct TCP from pod to pod, no agent"
+    "mesh-agent, kernel TLS, metrics on"
+    "mesh-agent, records in user space, metrics on"
+    "mesh-agent, a new leg each time, by PSK"
+    "HAProxy mutual-TLS pair"
+    "nginx stream mutual-TLS pair"
+  )
   report_options+=(--mesh)
 fi
 export MESH_BENCH_BUILD MESH_BENCH_OUT MESH_BENCH_QUICK=$quick MESH_BENCH_BASELINE=$baseline
@@ -125,6 +154,8 @@ status=0
 cat "$MESH_BENCH_OUT/table.md"
 ((status == 0 || status == 2)) || exit "$status"
 if ((readme == 1)); then
-  put_into_readme "$MESH_BENCH_OUT/table.md"
+  summary "${summary_rows[@]}" >"$MESH_BENCH_OUT/summary.md"
+  put_into tests/bench/README.md "$MESH_BENCH_OUT/table.md"
+  put_into README.md "$MESH_BENCH_OUT/summary.md"
 fi
 exit "$status"
