@@ -14,30 +14,10 @@
 #include "agent/catalog/service_definition.h"
 #include "agent/catalog/vip.h"
 #include "agent/dns/zone.h"
+#include "agent/options_help.h"
 
 namespace mesh {
 namespace {
-
-constexpr const char* kDescription =
-    "mesh-agent: a service mesh without sidecars and without iptables.\n\n"
-    "Captures the TCP traffic of this node's pods with eBPF, relays what needs relaying and "
-    "exports L4 and L7\n"
-    "metrics. Run it as root, one process a node:\n\n"
-    "  mesh-agent --node-cidr 10.0.0.0/24 --config-dir /etc/mesh-agent/services\n\n"
-    "A pod is a network namespace that holds an address in --node-cidr. Services and "
-    "config entries\n"
-    "are Consul's, in files. Ask a running agent with `mesh-agent status` and `mesh-agent "
-    "connections`.";
-
-constexpr const char* kFooter =
-    "Every flag may also come from the environment: --node-cidr from MESH_AGENT_NODE_CIDR, and so "
-    "on.\n"
-    "Signals: SIGTERM or SIGINT drains relayed connections (see --on-stop) and exits; the BPF "
-    "programs stay and "
-    "keep local\n"
-    "connections going until `mesh-agent cleanup`. To upgrade without losing a connection, start "
-    "the new\n"
-    "program beside the running one with --takeover; the old one exits with 0 by itself.";
 
 std::string env_name(std::string flag) {
   std::string name = "MESH_AGENT";
@@ -239,28 +219,29 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   options.dns_domain = "consul";
   options.store_prefix = "mesh-agent/";
 
-  CLI::App app{kDescription, "mesh-agent"};
-  app.footer(kFooter);
-  app.get_formatter()->column_width(34);
+  CLI::App app{help::kDescription, "mesh-agent"};
+  app.formatter(std::make_shared<help::Formatter>());
   app.fallthrough();
   const auto add = [&](const std::string& flag, auto& value, const std::string& help) {
     return app.add_option(flag, value, help)->envname(env_name(flag))->capture_default_str();
   };
   add("--node-cidr", texts.node_cidrs,
-      "Address range of this node's pods; repeatable, IPv4 and IPv6. Without it, the cidrs of the "
-      "catalog's node --node-name as they are at the start")
+      "Address range of this node's pods; repeatable, IPv4 and IPv6. Without it: the cidrs that "
+      "the "
+      "catalog has for --node-name at the start")
       ->delimiter(',')
       ->type_name("CIDR");
   add("--mesh-cidr", texts.mesh_cidrs,
-      "Address range of pods of the whole mesh; repeatable. What no known workload has there is "
-      "refused, also before the catalog is read")
+      "Address range of the pods of all nodes; repeatable. Addresses in it without a known "
+      "workload "
+      "are refused, also before the catalog is read")
       ->delimiter(',')
       ->type_name("CIDR");
   add("--node-name", options.node_name, "Name of this node, as in the catalog's nodes")
       ->type_name("NAME");
   add("--config-dir", options.config_dir,
       "Directory of HCL, JSON and YAML files with Consul service definitions, nodes and config "
-      "entries, watched")
+      "entries; changes are applied as they happen")
       ->type_name("DIR");
   add("--store", texts.store,
       "Store of services and nodes: etcd://HOST:PORT[,HOST:PORT...], etcds:// with TLS")
@@ -325,21 +306,23 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   app.add_flag("--disable-kernel-tls", options.disable_kernel_tls,
                "Make TLS records in the agent even where the kernel can")
       ->envname("MESH_AGENT_DISABLE_KERNEL_TLS");
-  app.add_flag("--takeover", options.takeover,
-               "Take over from the agent that runs on this admin socket: its listeners and open "
-               "connections go on here, and it exits. Without one it is an ordinary start")
+  app.add_flag(
+         "--takeover", options.takeover,
+         "Take listeners and open connections over from the agent on this admin socket, which "
+         "then exits. Without such an agent: an ordinary start")
       ->envname("MESH_AGENT_TAKEOVER");
   add("--on-stop", texts.on_stop,
-      "What SIGTERM does with relayed connections: drain lets them finish, keep leaves them to the "
-      "service manager for the next start (drain where it has no store). SIGINT always drains")
+      "What SIGTERM does with relayed connections. drain: they may finish. keep: the service "
+      "manager "
+      "keeps them for the next start; without a descriptor store they are drained. SIGINT drains")
       ->check(CLI::IsMember({"drain", "keep"}))
       ->type_name("WHAT");
   add("--drain-timeout", texts.drain_seconds,
       "How long SIGTERM waits for relayed connections, in seconds")
       ->type_name("SECONDS");
   add("--restart-timeout", texts.restart_seconds,
-      "With --on-stop keep: how long whoever connects waits for the next start, in seconds, before "
-      "connections are refused; what is open waits twice as long")
+      "With --on-stop keep: seconds that new connections wait for the next start before they are "
+      "refused; open ones wait twice as long")
       ->check(CLI::Range(1u, 600u))
       ->type_name("SECONDS");
   add("--relay-threads", options.relay_threads, "Threads of the relay; 0 is one a core")
@@ -374,8 +357,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   command("cleanup", "Detach and unpin everything, of any version; open local connections go on",
           Command::Cleanup);
   command("reload",
-          "Start this program in place of the agent that runs, with --takeover, and return when it "
-          "has: ExecReload= of a unit",
+          "Start this program with --takeover, return when it has taken over; for ExecReload=",
           Command::Reload);
   command("guard", "Pin a deny for mesh destinations until the agent starts; for a boot unit",
           Command::Guard);
@@ -391,12 +373,9 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   }
   health->require_subcommand(1);
   auto* debug = command("debug", "Change switches of the running agent", Command::Debug);
-  auto* set = debug->add_subcommand(
-      "set",
-      "accel=on|off  accel-budget=BYTES  accel-max-write=BYTES  metrics=on|off  psk=on|off (off: "
-      "new mesh legs prove themselves by certificates)  mesh-idle-legs=N (kept for each pair of "
-      "workloads; 0: none is used again)");
-  set->add_option("key=value", options.debug_values, "What to change")->required();
+  auto* set = debug->add_subcommand("set", "Set one switch or several");
+  set->footer(help::kSwitches);
+  set->add_option("key=value", options.debug_values, "A switch and its value")->required();
   debug->require_subcommand(1);
   auto* intention = command(
       "intention", "Say who may talk to whom; with --config-dir by files, else by the agent",
@@ -415,6 +394,7 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   catalog::add_catalog_commands(app, options.catalog,
                                 [&options] { options.command = Command::Catalog; });
   command("version", "Print the version", Command::Version);
+  app.footer(help::kFooter);  // after the commands, which would have it too
 
   try {
     app.parse(argc, argv);

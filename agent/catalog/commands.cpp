@@ -16,17 +16,17 @@ namespace mesh::catalog {
 namespace {
 
 constexpr const char* kConfigHelp =
-    "A config entry says how a service is treated; its kind is one of service-defaults, "
-    "proxy-defaults, mesh,\n"
-    "service-resolver, service-splitter, service-router, service-intentions. One looks so, in a "
-    "file web.hcl:\n\n"
+    "A config entry says how a service is treated; its kind is one of service-defaults,\n"
+    "proxy-defaults, mesh, service-resolver, service-splitter, service-router, "
+    "service-intentions.\n"
+    "One looks so, in a file web.hcl:\n\n"
     "  Kind          = \"service-resolver\"\n"
     "  Name          = \"web\"\n"
     "  DefaultSubset = \"v1\"\n"
     "  Subsets       = { \"v1\" = { Filter = \"Service.Meta.version == v1\" } }\n\n"
-    "Entries are kept in files of one node or in the store of all of them. Say which: --config-dir "
-    "or --store,\n"
-    "with --store-ca-file and the other --store flags as for the agent.\n\n"
+    "Entries are kept in files of one node or in the store of all of them. Say which: "
+    "--config-dir\n"
+    "or --store, with --store-ca-file and the other --store flags as for the agent.\n\n"
     "  mesh-agent config validate web.hcl\n"
     "  mesh-agent config write web.hcl --config-dir /etc/mesh-agent/services\n"
     "  mesh-agent config write web.hcl --store etcd://10.9.0.1:2379\n"
@@ -34,12 +34,10 @@ constexpr const char* kConfigHelp =
     "Files are HCL (*.hcl), JSON (*.json) or custom resources of consul-k8s in YAML (*.yaml).";
 
 constexpr const char* kServiceHelp =
-    "An instance of a service is a file of --config-dir, or a key of --store; say which. The agent "
-    "of a node\n"
-    "puts the instances of its own files into the store by itself: what is registered there by "
-    "hand "
-    "is for\n"
-    "workloads that no file speaks of.\n\n"
+    "An instance of a service is a file of --config-dir, or a key of --store; say which. The "
+    "agent\n"
+    "of a node puts the instances of its own files into the store by itself: what is registered\n"
+    "there by hand is for workloads that no file speaks of.\n\n"
     "  mesh-agent service register --name web --address 10.0.0.5 --port 8080 --config-dir DIR\n"
     "  mesh-agent service register web.hcl --store etcd://10.9.0.1:2379\n"
     "  mesh-agent service deregister --id web --store etcd://10.9.0.1:2379";

@@ -23,12 +23,12 @@ constexpr auto kBackdate = std::chrono::minutes(5);     // clocks of the nodes t
 constexpr seconds kMinTtl{1};
 
 constexpr const char* kCaHelp =
-    "The built-in CA: a root that is kept in one directory, away from the nodes, and a signing "
-    "certificate\n"
-    "for each node with which its agent issues short-lived identities to its own workloads.\n\n"
+    "The built-in CA: a root that is kept in one directory, away from the nodes, and a signing\n"
+    "certificate for each node with which its agent issues short-lived identities to its own\n"
+    "workloads.\n\n"
     "  mesh-agent ca init --trust-domain example.org --dir /etc/mesh-ca\n"
     "  mesh-agent ca issue-node --dir /etc/mesh-ca --node node-1 --out node-1\n"
-    "Copy the directory node-1 to that node with its modes; repeat issue-node before the "
+    "Copy the directory node-1 to that node with its modes; repeat issue-node before the\n"
     "certificate ends.\n"
     "An agent that runs takes new files within seconds.";
 

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <sstream>
 
 namespace mesh {
 namespace {
@@ -239,6 +240,35 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
   EXPECT_EQ(flags, variables) << help;
   EXPECT_EQ(flags, 35u) << "a new flag belongs into this test";
+}
+
+// Names, defaults and variables of flags have lines of their own, as long as they are.
+TEST(Options, HelpFitsIntoAHundredColumns) {
+  for (const auto& command : {std::vector<const char*>{"--help"},
+                              {"status", "--help"},
+                              {"debug", "--help"},
+                              {"debug", "set", "--help"},
+                              {"intention", "check", "--help"},
+                              {"reload", "--help"},
+                              {"config", "--help"},
+                              {"config", "write", "--help"},
+                              {"service", "register", "--help"},
+                              {"ca", "--help"},
+                              {"ca", "rotate", "--help"}}) {
+    testing::internal::CaptureStdout();
+    (void)parse(command);
+    std::istringstream help(testing::internal::GetCapturedStdout());
+    std::size_t lines = 0;
+    bool signals = false;
+    for (std::string line; std::getline(help, line); ++lines) {
+      signals |= line.find("SIGTERM and SIGINT") != line.npos;
+      if (line.starts_with("  --")) continue;
+      EXPECT_LE(line.size(), 100u) << line;
+    }
+    EXPECT_GT(lines, 5u);
+    EXPECT_EQ(signals, command.size() == 1)
+        << "what signals do is the agent's, not every command's";
+  }
 }
 
 TEST(Options, RefusesAWrongValueFromTheEnvironment) {
