@@ -17,16 +17,20 @@ namespace net = boost::asio;
 
 class Forwarder::Flight : public std::enable_shared_from_this<Flight> {
  public:
-  Flight(Forwarder& owner, UniqueFd fd, std::span<const std::uint8_t> question, Done done)
+  Flight(Forwarder& owner, std::span<const std::uint8_t> question, Done done)
       : owner_(&owner),
-        socket_(owner.io_, fd.release()),
+        socket_(owner.io_),
         deadline_(owner.io_),
         question_(question.begin(), question.end()),
         client_id_(id_of(question)),
         done_(std::move(done)) {}
 
   // The socket is connected: the kernel drops what others send, and tells us of ICMP errors.
-  bool start() {
+  bool start(UniqueFd fd) {
+    boost::system::error_code failed;
+    socket_.assign(fd.get(), failed);
+    if (failed) return false;
+    (void)fd.release();  // the descriptor closes it
     std::uint16_t id = 0;
     if (::getrandom(&id, sizeof id, 0) != sizeof id) return false;
     set_id(question_, id);
@@ -110,9 +114,9 @@ bool Forwarder::send(std::span<const std::uint8_t> question, const Endpoint& res
     count(counters_.forward_failed);
     return false;
   }
-  auto flight = std::make_shared<Flight>(*this, std::move(*fd), question, std::move(done));
+  auto flight = std::make_shared<Flight>(*this, question, std::move(done));
   flights_.push_front(flight);
-  if (!flight->start()) {
+  if (!flight->start(std::move(*fd))) {
     count(counters_.forward_failed);
     land(flight.get());
     return false;

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <csignal>
 #include <future>
+#include <iterator>
 #include <list>
 
 #include "agent/base/log.h"
@@ -28,6 +29,7 @@ namespace {
 
 constexpr int kDatagramsPerTurn = 64;  // then others have their turn
 constexpr std::chrono::milliseconds kAcceptPause{100};
+constexpr std::chrono::milliseconds kWatchPause{1000};
 
 using Descriptor = net::posix::stream_descriptor;
 
@@ -40,23 +42,21 @@ class Server::Namespace : public std::enable_shared_from_this<Namespace> {
       : server_(server),
         sockets_(std::move(sockets)),
         forwarder_(std::make_unique<Forwarder>(server.io_, sockets_, server.counters_)),
-        rate_(server.options_.queries_per_second, server.options_.query_burst, Rate::Clock::now()) {
-  }
+        rate_(server.options_.queries_per_second, server.options_.query_burst, Rate::Clock::now()),
+        retry_(server.io_) {}
 
   void add(std::vector<UniqueFd> udp, std::vector<UniqueFd> tcp) {
-    for (auto& fd : udp) {
-      datagrams_.push_back(std::make_unique<Descriptor>(server_.io_, fd.release()));
-      wait_datagram(*datagrams_.back());
-    }
-    for (auto& fd : tcp) {
-      listeners_.push_back(std::make_unique<Listener>(server_.io_, std::move(fd)));
-      wait_accept(*listeners_.back());
-    }
+    std::move(udp.begin(), udp.end(), std::back_inserter(unwatched_udp_));
+    std::move(tcp.begin(), tcp.end(), std::back_inserter(unwatched_tcp_));
+    watch();
   }
 
   void close() {
     closed_ = true;
     error_code ignored;
+    retry_.cancel();
+    unwatched_udp_.clear();
+    unwatched_tcp_.clear();
     for (auto& socket : datagrams_) socket->close(ignored);
     for (auto& listener : listeners_) {
       listener->socket.close(ignored);
@@ -68,10 +68,42 @@ class Server::Namespace : public std::enable_shared_from_this<Namespace> {
 
  private:
   struct Listener {
-    Listener(net::io_context& io, UniqueFd fd) : socket(io, fd.release()), pause(io) {}
+    explicit Listener(net::io_context& io) : socket(io), pause(io) {}
     Descriptor socket;
     net::steady_timer pause;  // its own: arming a timer again cancels whoever waits for it
   };
+
+  // Sockets that are not in the epoll set yet. epoll_ctl fails without memory and beyond the user's
+  // max_user_watches; what is left is tried again, and meanwhile the kernel keeps its questions.
+  void watch() {
+    std::erase_if(unwatched_udp_, [this](UniqueFd& fd) {
+      auto socket = std::make_unique<Descriptor>(server_.io_);
+      if (!assign(*socket, fd)) return false;
+      datagrams_.push_back(std::move(socket));
+      wait_datagram(*datagrams_.back());
+      return true;
+    });
+    std::erase_if(unwatched_tcp_, [this](UniqueFd& fd) {
+      auto listener = std::make_unique<Listener>(server_.io_);
+      if (!assign(listener->socket, fd)) return false;
+      listeners_.push_back(std::move(listener));
+      wait_accept(*listeners_.back());
+      return true;
+    });
+    if (unwatched_udp_.empty() && unwatched_tcp_.empty()) return;
+    count(server_.counters_.overflow);
+    retry_.expires_after(kWatchPause);
+    retry_.async_wait([self = shared_from_this()](error_code code) {
+      if (!code && !self->closed_) self->watch();
+    });
+  }
+
+  static bool assign(Descriptor& socket, UniqueFd& fd) {
+    error_code failed;
+    socket.assign(fd.get(), failed);
+    if (!failed) (void)fd.release();  // the descriptor closes it
+    return !failed;
+  }
 
   void wait_datagram(Descriptor& socket) {
     socket.async_wait(Descriptor::wait_read, [self = shared_from_this(), &socket](error_code code) {
@@ -173,6 +205,8 @@ class Server::Namespace : public std::enable_shared_from_this<Namespace> {
   const NamespaceSockets sockets_;
   std::unique_ptr<Forwarder> forwarder_;
   Rate rate_;
+  net::steady_timer retry_;
+  std::vector<UniqueFd> unwatched_udp_, unwatched_tcp_;
   std::vector<std::unique_ptr<Descriptor>> datagrams_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::list<std::shared_ptr<Stream>> streams_;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -53,6 +54,8 @@ class Server {
   Counters counters_;
   Responder responder_;
   boost::asio::io_context io_{1};
+  // The first timer makes the epoll set of io_ and throws if it cannot: here, not on the thread.
+  boost::asio::steady_timer first_{io_};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   std::map<std::uint64_t, std::shared_ptr<Namespace>> namespaces_;  // the server's thread
   std::atomic<std::size_t> served_{0};

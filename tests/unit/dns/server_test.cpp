@@ -2,6 +2,7 @@
 // The responder on sockets of the loopback, with a resolver behind it that the test plays.
 #include "agent/dns/server.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -304,6 +305,47 @@ TEST_F(DnsServer, EveryListenerAcceptsAgainAfterALackOfDescriptors) {
     ASSERT_GE(server_.counters().overflow, 2u) << "both have found none";
   }
   for (const auto& client : clients) EXPECT_FALSE(read_message(client.get()).empty());
+}
+
+TEST_F(DnsServer, ASocketThatCannotBeWatchedIsTriedAgainAndCostsNoOther) {
+  // One that epoll refuses, as it refuses every socket beyond the user's max_user_watches.
+  constexpr int kClosed = 900, kOther = 901;
+  for (const int number : {kClosed, kOther}) ASSERT_EQ(::fcntl(number, F_GETFD), -1);
+  std::vector<UniqueFd> udps, tcps;
+  udps.emplace_back(kClosed);
+  udps.push_back(bound(SOCK_DGRAM));
+  udp_at_ = *local_endpoint(udps.back().get());
+  tcps.emplace_back(kOther);
+  tcps.push_back(bound(SOCK_STREAM));
+  tcp_at_ = *local_endpoint(tcps.back().get());
+  server_.serve(1, {}, std::move(udps), std::move(tcps));
+  const SockAddr to(udp_at_);
+  ASSERT_EQ(::connect(client_.get(), to.get(), to.length), 0);
+  ask(test::question("web.virtual.consul", kTypeA));
+  EXPECT_FALSE(receive(client_.get()).empty());
+  const auto stream = connect_tcp();
+  send_tcp(stream.get(), framed(test::question("web.virtual.consul", kTypeA)));
+  EXPECT_FALSE(read_message(stream.get()).empty());
+  EXPECT_GE(server_.counters().overflow, 1u);
+
+  // As soon as it can be watched, it is served.
+  auto late = bound(SOCK_DGRAM);
+  const SockAddr there(*local_endpoint(late.get()));
+  ASSERT_EQ(::dup3(late.get(), kClosed, O_CLOEXEC), kClosed);
+  late.reset();
+  ASSERT_EQ(::connect(client_.get(), there.get(), there.length), 0);
+  ask(test::question("web.virtual.consul", kTypeA));
+  EXPECT_FALSE(receive(client_.get()).empty());
+}
+
+TEST(DnsServerStart, NeedsNoDescriptorLater) {
+  Server server{ServerOptions{}};
+  std::vector<UniqueFd> udps;
+  udps.push_back(bound(SOCK_DGRAM));
+  const mesh::test::NoDescriptors none;
+  server.serve(1, {}, std::move(udps), {});
+  for (int i = 0; i < 5000 && server.namespaces() == 0; ++i) std::this_thread::sleep_for(1ms);
+  EXPECT_EQ(server.namespaces(), 1u);
 }
 
 TEST_F(DnsServer, DropClosesEverySocket) {
