@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 
+#include <boost/asio/post.hpp>
 #include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/write.hpp>
 
@@ -50,26 +51,31 @@ class WireOf : public Wire {
 
  protected:
   void assign(UniqueFd fd, int family) {
-    error_code code;
     stream_.lowest_layer().assign(net::generic::stream_protocol(family, IPPROTO_TCP), fd.get(),
-                                  code);
-    if (!code) (void)fd.release();
+                                  unusable_);
+    if (!unusable_) (void)fd.release();
+  }
+
+  // Without the socket that it was given it must not connect at all: async_connect would open one
+  // of its own, in the agent's namespace.
+  void connect_socket(const Endpoint& to, std::function<void(error_code)> done) {
+    if (unusable_) {
+      net::post(stream_.get_executor(), [done = std::move(done), code = unusable_] { done(code); });
+      return;
+    }
+    const SockAddr address(to);
+    stream_.lowest_layer().async_connect(
+        net::generic::stream_protocol::endpoint(address.get(), address.length), std::move(done));
   }
 
   Stream stream_;
   bool closed_ = false;
 
  private:
+  error_code unusable_;
   std::vector<std::uint8_t> out_;
   std::array<std::uint8_t, 8192> in_;
 };
-
-void connect_socket(Socket::lowest_layer_type& socket, const Endpoint& to,
-                    std::function<void(error_code)> done) {
-  const SockAddr address(to);
-  socket.async_connect(net::generic::stream_protocol::endpoint(address.get(), address.length),
-                       std::move(done));
-}
 
 class PlainWire final : public WireOf<Socket> {
  public:
@@ -78,7 +84,7 @@ class PlainWire final : public WireOf<Socket> {
   }
 
   void connect(const Endpoint& to, Step done) override {
-    connect_socket(stream_, to, [self = shared_from_this(), this, done](error_code code) {
+    connect_socket(to, [self = shared_from_this(), this, done](error_code code) {
       if (!closed_) done(text(code));
     });
   }
@@ -107,22 +113,20 @@ class SecureWire final : private Context, public WireOf<ssl::stream<Socket>> {
   SecureWire(net::io_context& io, UniqueFd fd, int family, const TlsOptions& options)
       : Context(options), WireOf(io, Context::context) {
     assign(std::move(fd), family);
+    if (Address::parse(options.server_name)) return;  // RFC 6066 3: not for addresses
     // What the macro SSL_set_tlsext_host_name does; the name is copied.
     SSL_ctrl(stream_.native_handle(), SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
              const_cast<char*>(options.server_name.c_str()));
   }
 
   void connect(const Endpoint& to, Step done) override {
-    connect_socket(stream_.lowest_layer(), to,
-                   [self = shared_from_this(), this, done = std::move(done)](error_code code) {
-                     if (closed_) return;
-                     if (code) return done(text(code));
-                     stream_.async_handshake(ssl::stream_base::client,
-                                             [self, this, done](error_code failed) {
-                                               if (!closed_)
-                                                 done(failed ? "TLS: " + text(failed) : "");
-                                             });
-                   });
+    connect_socket(to, [self = shared_from_this(), this, done = std::move(done)](error_code code) {
+      if (closed_) return;
+      if (code) return done(text(code));
+      stream_.async_handshake(ssl::stream_base::client, [self, this, done](error_code failed) {
+        if (!closed_) done(failed ? "TLS: " + text(failed) : "");
+      });
+    });
   }
 };
 

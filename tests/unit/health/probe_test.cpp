@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/health/probe.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,6 +15,7 @@ using catalog::CheckKind;
 using catalog::HealthCheck;
 using test::Server;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 HealthCheck check_of(CheckKind kind, const std::string& target) {
   HealthCheck check;
@@ -74,6 +76,40 @@ TEST(HealthProbe, HttpSendsWhatTheDefinitionSays) {
   for (const auto* part : {"X-Token: a\r\n", "X-Token: b\r\n", "Host: named.example\r\n",
                            "Content-Length: 12\r\n", "\r\n\r\nare you well"})
     EXPECT_THAT(seen, HasSubstr(part));
+}
+
+TEST(HealthProbe, TheServerNameIsNeverAnAddress) {
+  std::string hello;
+  Server server([&](const std::string& bytes) {
+    hello = bytes;
+    return std::string("no TLS");
+  });
+  auto check = check_of(CheckKind::Http, "https://" + server.at() + "/");
+  (void)outcome_of(check);
+  EXPECT_EQ(hello.front(), '\x16');
+  EXPECT_THAT(hello, Not(HasSubstr("127.0.0.1")));
+  check.tls_server_name = "named.example";
+  (void)outcome_of(check);
+  EXPECT_THAT(hello, HasSubstr("named.example"));
+}
+
+TEST(HealthProbe, ConnectsBySocketsOfTheWorkloadsNamespaceOnly) {
+  Server server([](const std::string&) { return std::string("HTTP/1.1 200 OK\r\n\r\n"); });
+  // One that epoll refuses, as it refuses every socket beyond the user's max_user_watches.
+  constexpr int kClosed = 900;
+  ASSERT_EQ(::fcntl(kClosed, F_GETFD), -1);
+  for (const std::string scheme : {"http://", "https://"}) {
+    boost::asio::io_context io;
+    std::optional<Outcome> result;
+    Probe::make(io, check_of(CheckKind::Http, scheme + server.at()), {}, [&](const Endpoint&) {
+      return Result<UniqueFd>(UniqueFd(kClosed));
+    })->start([&](Outcome o) { result = std::move(o); });
+    io.run_for(20s);
+    ASSERT_TRUE(result);
+    EXPECT_EQ(result->status, CheckStatus::Critical);
+    EXPECT_THAT(result->output, HasSubstr("Bad file descriptor"));
+  }
+  EXPECT_EQ(server.asked(), 0u);
 }
 
 TEST(HealthProbe, RedirectsAreFollowedFiveTimesAndNotToStrangers) {
