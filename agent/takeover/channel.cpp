@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "agent/takeover/connection_state.h"
 #include "agent/takeover/wire_bytes.h"
@@ -23,6 +24,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kHeader = 8;  // length of the payload (4), type, descriptors, 0 (2)
 constexpr std::size_t kChunk = 64 * 1024;
 constexpr std::size_t kMaxReason = 4096;
+constexpr std::chrono::milliseconds kTooManyRefs{5};
 
 }  // namespace
 
@@ -77,9 +79,12 @@ Status Channel::send(FrameType type, std::span<const std::uint8_t> payload,
     const ssize_t n = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0) {
       if (errno == EINTR) continue;
-      // ETOOMANYREFS: descriptors on their way; the other side takes them out as it reads.
-      if (errno != EAGAIN && errno != ETOOMANYREFS)
-        return fail_errno(errno, "send to the other agent");
+      const int errnum = errno;
+      if (errnum != EAGAIN && errnum != ETOOMANYREFS)
+        return fail_errno(errnum, "send to the other agent");
+      // ETOOMANYREFS: descriptors on their way; the other side takes them out as it reads. The
+      // socket is writable meanwhile, so there is nothing to wait for but time.
+      if (errnum == ETOOMANYREFS) std::this_thread::sleep_for(kTooManyRefs);
       MESH_TRY(wait(POLLOUT, end), "send");
       continue;
     }
