@@ -116,20 +116,34 @@ Result<json> ask(const std::string& socket_path, const json& request) {
         errno, fmt::format("no mesh-agent answers at {} (is it running? give --admin-socket)",
                            socket_path));
   const std::string line = request.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-  if (::send(fd.get(), line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size()))
-    return fail_errno(errno, "ask the agent");
+  // Who may not ask, or comes when too many do, is not read at all: a close is all that there is to
+  // see, and a reset where the question was there before it.
+  const auto closed = [] {
+    return fail(
+        "the agent closed the connection without an answer: only root and the agent's user may "
+        "ask, and not too many at a time");
+  };
+  const ssize_t sent = ::send(fd.get(), line.data(), line.size(), MSG_NOSIGNAL);
+  if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) return closed();
+  if (sent != static_cast<ssize_t>(line.size())) return fail_errno(errno, "ask the agent");
   std::string reply;
   char chunk[65536];
   for (;;) {
     const ssize_t n = ::recv(fd.get(), chunk, sizeof chunk, 0);
     if (n < 0 && errno == EINTR) continue;
+    if (n == 0 || (n < 0 && errno == ECONNRESET)) break;
     if (n < 0) return fail_errno(errno, "read the agent's answer");
-    if (n == 0) break;
     reply.append(chunk, static_cast<std::size_t>(n));
   }
+  if (reply.empty()) return closed();
   auto parsed = json::parse(reply, nullptr, false);
-  if (!parsed.is_object())
-    return fail("the agent closed the connection: only root and the agent's user may ask");
+  if (!parsed.is_object() || !(parsed.contains("error") || parsed.contains("result")))
+    return reply.ends_with('\n')
+               ? fail("what answers at {} is no mesh-agent", socket_path)
+               : fail(
+                     "the agent's answer was cut off after {} bytes: it was not read in time, or "
+                     "the agent has ended",
+                     reply.size());
   if (parsed.contains("error")) return fail("{}", parsed["error"].get<std::string>());
   return parsed["result"];
 }

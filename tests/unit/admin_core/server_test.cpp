@@ -124,7 +124,13 @@ TEST_F(AdminServer, RefusesAnotherUserEvenIfTheFileLetsThemIn) {
     if (!fd) ::_exit(4);
     const std::string line = "{\"command\":\"echo\"}\n";
     (void)::send(fd.get(), line.data(), line.size(), MSG_NOSIGNAL);
-    ::_exit(read_all(fd.get()).empty() ? 0 : 5);
+    if (!read_all(fd.get()).empty()) ::_exit(5);
+    // Closed with the question unread or before it, which are two errors to a client: one answer.
+    for (int i = 0; i < 20; ++i) {
+      const auto answer = ask(path_, {{"command", "echo"}});
+      if (answer || answer.error().what.find("only root") == std::string::npos) ::_exit(6);
+    }
+    ::_exit(0);
   }
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
@@ -149,6 +155,34 @@ TEST_F(AdminServer, ClosesAClientThatNeverReadsAtTheDeadline) {
   ASSERT_GT(::send(fd.get(), line.data(), line.size(), MSG_NOSIGNAL), 0);
   std::this_thread::sleep_for(std::chrono::seconds(1));
   EXPECT_LT(read_all(fd.get()).size(), 8u << 20);  // cut off, what was queued is still there
+}
+
+TEST_F(AdminServer, AnAnswerThatIsCutOffIsNotTakenForARefusal) {
+  struct Row {
+    std::string answer, error;
+  };
+  for (const auto& [answer, error] :
+       {Row{"{\"result\":\"xxx", "was cut off after 14 bytes"}, Row{"", "only root"},
+        Row{"[]\n", "is no mesh-agent"}, Row{"{}\n", "is no mesh-agent"}}) {
+    const std::string path = dir_ / "other.sock";
+    UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    ASSERT_EQ(::listen(listener.get(), 1), 0);
+    std::thread agent([&, answer = answer] {
+      UniqueFd client(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      char question[4096];
+      (void)::recv(client.get(), question, sizeof question, 0);
+      (void)::send(client.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+    });
+    const auto asked = ask(path, {{"command", "echo"}});
+    agent.join();
+    ASSERT_FALSE(asked);
+    EXPECT_THAT(asked.error().what, HasSubstr(error));
+    ASSERT_EQ(::unlink(path.c_str()), 0);
+  }
 }
 
 TEST_F(AdminServer, ServesOthersWhileTheClientsAreTooMany) {
