@@ -155,7 +155,8 @@ Result<StreamState> parse_stream_state(std::span<const std::uint8_t> bytes) {
   in.flag(state.close_queued);
   in.number(state.rx_failed);
   in.number(state.tx_failed);
-  in.buffer(state.cipher_in, kMaxRecord);
+  // Behind an end of stream all stays that was received with it.
+  in.buffer(state.cipher_in, kMaxBatch);
   in.buffer(state.plain_in, kMaxPlain);
   in.buffer(state.cipher_out, kMaxCipherOut);
   if (!in.done()) return fail("stream state: malformed");

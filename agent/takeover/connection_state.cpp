@@ -5,13 +5,16 @@
 #include <limits>
 
 #include "agent/takeover/wire_bytes.h"
+#include "ktls/record.h"
 
 namespace mesh::takeover {
 namespace {
 
 constexpr std::size_t kMaxUri = 2048;
 constexpr std::size_t kMaxName = 1024;
-constexpr std::size_t kMaxStream = 128 * 1024;
+// Its buffers, full, and what is said of them.
+constexpr std::size_t kMaxStream = ktls::kMaxBatch + ktls::kMaxPlain + ktls::kMaxCipherOut + 1024;
+static_assert(2 * kMaxRest + kMaxStream + 64 * 1024 <= kMaxState);
 // Ten years: what a clock that was wrong could make of an age must not overflow a time point.
 constexpr std::uint64_t kMaxAgeMs = std::uint64_t{10} * 365 * 24 * 3600 * 1000;
 // Years 1970 to 9999, as certificates have them.

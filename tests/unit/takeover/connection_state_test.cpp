@@ -112,6 +112,8 @@ TEST(TakeoverState, TheLargestIsWithinTheFrame) {
   ConnectionState state = secured();
   state.to_client = {FlowPhase::Copying, 1, some(kMaxRest)};
   state.to_server = {FlowPhase::Copying, 1, some(kMaxRest)};
+  state.stream->cipher_in = some(ktls::kMaxBatch);
+  state.stream->cipher_out = some(ktls::kMaxCipherOut);
   const auto bytes = serialize(state);
   EXPECT_LE(bytes.size(), kMaxState);
   EXPECT_TRUE(parse_connection_state(bytes));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a user-space stream makes of records that ours never send.
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "ktls/record_key.h"
@@ -325,6 +326,47 @@ TEST_F(RecordsTest, WhatTheSocketDoesNotTakeIsBoundedAndCanBeHandedOver) {
   EXPECT_TRUE(client().peer_closed());
 }
 
+// A peer that does not wait for the end of the other direction sends several records behind its
+// own.
+TEST_F(RecordsTest, StateKeepsWhatCameBehindAnEndOfStream) {
+  Stream& server = *connected_->server.stream;
+  const int fd = connected_->pair.server.get();
+  server.allow_end_stream();
+  client().allow_end_stream();
+  ASSERT_EQ(client().end_stream(client_fd()).kind, Io::Kind::Bytes);
+  const std::string text = pattern(40'000, 5);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (std::size_t at = 0; at < text.size() || client().unsent();) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    const Io put = at < text.size()
+                       ? client().write(client_fd(), std::as_bytes(std::span(text)).subspan(at))
+                       : client().flush(client_fd());
+    ASSERT_NE(put.kind, Io::Kind::Failed);
+    if (at < text.size() && put.kind == Io::Kind::Bytes) at += put.bytes;
+  }
+  for (int arrived = 0; arrived < 40'000;) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    ASSERT_EQ(::ioctl(fd, FIONREAD, &arrived), 0);
+  }
+  std::vector<std::byte> buffer(kMaxBatch);
+  ASSERT_EQ(server.read(fd, buffer).kind, Io::Kind::Eof);
+  const StreamState state = server.export_state();
+  EXPECT_GT(state.cipher_in.size(), kMaxRecord);
+  auto parsed = parse_stream_state(serialize(state));
+  ASSERT_TRUE(parsed) << parsed.error().what;
+  auto successor = import_stream(std::move(*parsed));
+  ASSERT_TRUE(successor) << successor.error().what;
+  std::string got;
+  while (got.size() < text.size()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    const Io io = (*successor)->read(fd, buffer);
+    if (io.kind == Io::Kind::Blocked) continue;
+    ASSERT_EQ(io.kind, Io::Kind::Bytes);
+    got.append(reinterpret_cast<const char*>(buffer.data()), io.bytes);
+  }
+  EXPECT_TRUE(got == text);
+}
+
 TEST_F(RecordsTest, StateOfAnotherShapeIsRefused) {
   StreamState state = connected_->client.stream->export_state();
   state.cipher_out.resize(10);
@@ -342,7 +384,9 @@ TEST_F(RecordsTest, StateOfAnotherShapeIsRefused) {
   auto other_cipher = good;
   other_cipher[5] = 1;  // AES-256 with a key of 16 bytes
   EXPECT_FALSE(parse_stream_state(other_cipher));
-  state.cipher_in.resize(kMaxRecord + 1);
+  state.cipher_in.resize(kMaxBatch);
+  EXPECT_TRUE(parse_stream_state(serialize(state)));
+  state.cipher_in.resize(kMaxBatch + 1);
   EXPECT_FALSE(parse_stream_state(serialize(state)));
   state.kernel = true;  // whose keys are in the socket only
   EXPECT_FALSE(import_stream(StreamState{}));
