@@ -234,7 +234,10 @@ Task<bool> Connection::request_server(MeshRequest request) {
 Task<bool> Connection::reply(MeshReply reply) {
   if (!made_.accepted.request) co_return end_ == End::None;
   const auto bytes = encode(reply);
+  // Longer than this the other agent does not wait for it, and who reads nothing holds nothing.
+  arm(options_.mesh_reply_timeout, DialReason::Timeout);
   const bool told = co_await write_all(client_leg_, bytes);
+  disarm();
   if (!told) {
     end(End::Reset);
     co_return false;
