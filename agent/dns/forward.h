@@ -29,7 +29,6 @@ class Forwarder {
 
   // False: not sent, there are too many or no socket could be made.
   bool send(std::span<const std::uint8_t> question, const Endpoint& resolver, Done done);
-  [[nodiscard]] std::size_t in_flight() const { return flights_.size(); }
 
  private:
   class Flight;

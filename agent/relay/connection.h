@@ -137,7 +137,6 @@ class Connection final : private LegOwner, private Timed {
   Task<bool> secure_client(SecureLeg& secure);
   Task<bool> await_request();
   Task<bool> connect_server(Dialed dialed);
-  Task<bool> secure_server(SecureLeg secure);
   Task<bool> request_server(MeshRequest request);
   Task<bool> reply(MeshReply reply);
   Task<bool> shake(Leg& leg, SecureLeg& secure, Side side);

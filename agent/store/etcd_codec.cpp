@@ -146,10 +146,6 @@ bool GatewayError::wants_login() const {
          message.find("user name is empty") != std::string::npos;
 }
 
-bool GatewayError::is_compacted() const {
-  return message.find("required revision has been compacted") != std::string::npos;
-}
-
 bool GatewayError::lease_is_gone() const {
   return code == kNotFound && message.find("requested lease not found") != std::string::npos;
 }

@@ -57,7 +57,6 @@ struct GatewayError {
   std::string message;
 
   [[nodiscard]] bool wants_login() const;
-  [[nodiscard]] bool is_compacted() const;
   [[nodiscard]] bool lease_is_gone() const;
 };
 
