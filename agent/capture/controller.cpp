@@ -143,6 +143,8 @@ void Controller::retry_enrolment() {
   for (const auto& [cookie, workload] : waiting) on_found(workload);
   keep_inbound();
   retry_listeners();
+  // Nothing else may change for long, and meanwhile a denial may not be in force.
+  if (!last_failure_.empty() && apply_again_.due(Backoff::Clock::now())) apply();
 }
 
 void Controller::keep_inbound() {
@@ -348,13 +350,14 @@ void Controller::schedule_apply() {
 void Controller::apply() {
   if (!ready_) return;
   if (auto status = apply_now(); !status) {
-    ++apply_failures_;
     // Half applied is closed, not open: what is missing from a map is refused.
     if (status.error().what != last_failure_)
       log::error("the datapath is not up to date: {}", status.error().what);
     last_failure_ = status.error().what;
+    apply_again_.failed(Backoff::Clock::now());
     return;
   }
+  apply_again_.reset();
   if (!last_failure_.empty()) log::info("the datapath is up to date again");
   last_failure_.clear();
 }

@@ -67,7 +67,8 @@ class Controller {
   void judge_open() { revoker_.wake(); }
   // Tries again to enrol workloads that could not be (out of descriptors, say), and to open
   // listeners that could not be (a process of the pod has the port); attaches again the sk_lookup
-  // programs that somebody has detached. About once a second.
+  // programs that somebody has detached; and to write what could not be written into the maps (for
+  // want of room or memory). About once a second.
   void retry_enrolment();
 
   // Looks, a part at each call, whether the maps hold what they should, and mends what somebody
@@ -93,7 +94,6 @@ class Controller {
   // Ranges of other nodes that no --mesh-cidr covers: until a catalog is read, after a reboot, they
   // would not be known to be the mesh's.
   [[nodiscard]] const std::vector<Cidr>& unguarded() const { return unguarded_; }
-  [[nodiscard]] std::uint64_t apply_failures() const { return apply_failures_; }
   // Listeners of a workload that could not be opened, and why: "127.0.0.1:15001" -> "...".
   using Missing = std::map<std::string, std::string>;
   [[nodiscard]] const Missing& missing_listeners(std::uint64_t netns_cookie) const;
@@ -161,8 +161,8 @@ class Controller {
   std::vector<std::function<void()>> deferred_;
   std::vector<relay::HandedListener> inherited_;
   bool ready_ = false;
-  std::uint64_t apply_failures_ = 0;
   std::string last_failure_;
+  Backoff apply_again_{std::chrono::seconds(1), std::chrono::seconds(30)};
   std::vector<Cidr> unguarded_;
   // What intentions say, and of what it was made.
   struct {
