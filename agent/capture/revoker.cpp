@@ -81,7 +81,7 @@ std::string text_or(std::string_view name, std::string_view otherwise) {
 struct Revoker::Pass {
   std::shared_ptr<const PolicyView> view;
   std::shared_ptr<const MeshView> mesh;
-  std::mutex mutex;  // the two below: the workers write beside each other
+  std::mutex mutex;  // the two below: the workers write beside each other and, late, beside us
   std::map<Denied, std::size_t> ended;
   std::set<std::pair<std::uint64_t, Endpoint>> relayed;  // netns and address of clients reset
   std::size_t failed = 0;
@@ -91,6 +91,10 @@ struct Revoker::Pass {
     const std::lock_guard lock(mutex);
     ++ended[{text_or(source, "unknown"), std::string(view->destination_at(server)),
              decision.to_string()}];
+  }
+  bool was_relayed(std::uint64_t netns, const Endpoint& client) {
+    const std::lock_guard lock(mutex);
+    return relayed.contains({netns, client});
   }
   void fail(const std::string& what) {
     if (failed++ == 0) first_failure = what;
@@ -133,7 +137,7 @@ void Revoker::wake() {
 
 Revoker::Counts Revoker::counts() const {
   Counts counts;
-  for (std::size_t i = 0; i < kPaths; ++i) counts.revoked[i] = revoked_[i].load();
+  for (std::size_t i = 0; i < kPaths; ++i) counts.revoked[i] = (*revoked_)[i].load();
   counts.passes = passes_.load();
   counts.failures = failures_.load();
   counts.last_pass_ns = last_pass_ns_.load();
@@ -159,46 +163,46 @@ void Revoker::run() {
 }
 
 bool Revoker::pass() {
-  Pass pass;
-  pass.view = policy_->get();
-  if (!pass.view || pass.view->trivial()) return true;
-  if (mesh_) pass.mesh = mesh_->get();
+  const auto pass = std::make_shared<Pass>();
+  pass->view = policy_->get();
+  if (!pass->view || pass->view->trivial()) return true;
+  if (mesh_) pass->mesh = mesh_->get();
   const auto start = Clock::now();
   end_relayed(pass);
-  end_sockets(pass);
-  report(pass);
+  end_sockets(*pass);
+  report(*pass);
   last_pass_ns_ = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
   ++passes_;
-  return pass.failed == 0;
+  return pass->failed == 0;
 }
 
 // By the relay itself: both of its legs are reset. Legs that stand idle may stay, as what they
 // carry next is decided then.
-void Revoker::end_relayed(Pass& pass) {
-  const auto denied = [this, &pass](const relay::ConnectionRecord& c) {
+void Revoker::end_relayed(const std::shared_ptr<Pass>& pass) {
+  const auto denied = [pass, revoked = revoked_](const relay::ConnectionRecord& c) {
     using State = relay::ConnectionRecord::State;
     if (c.state == State::Idle || c.server.port == 0) return false;
-    const PolicyView& view = *pass.view;
+    const PolicyView& view = *pass->view;
     const bool inbound = c.security && c.secure_side == relay::Side::Inbound;
     std::string source;
     if (inbound) {
-      if (!pass.mesh) return false;
-      source = pass.mesh->service_of(c.security->peer.id).value_or("");
+      if (!pass->mesh) return false;
+      source = pass->mesh->service_of(c.security->peer.id).value_or("");
     } else {
       if (view.owns(c.client_netns, c.server.address)) return false;  // it talks to itself
       source = view.name_of(view.label_of_netns(c.client_netns));
     }
     const auto decision = view.decide(source, c.server);
     if (decision.allowed()) return false;
-    pass.note(source, c.server, decision);
+    pass->note(source, c.server, decision);
     const Path path = inbound ? Path::MeshInbound : c.security ? Path::MeshOutbound : Path::Twoleg;
-    ++revoked_[static_cast<std::size_t>(path)];
-    const std::lock_guard lock(pass.mutex);
-    pass.relayed.emplace(c.client_netns, c.client);
+    ++(*revoked)[static_cast<std::size_t>(path)];
+    const std::lock_guard lock(pass->mutex);
+    pass->relayed.emplace(c.client_netns, c.client);
     return true;
   };
-  if (auto aborted = relay_.abort_where(denied); !aborted) pass.fail(aborted.error().what);
+  if (auto aborted = relay_.abort_where(denied); !aborted) pass->fail(aborted.error().what);
 }
 
 // What no process of ours carries, and what the relay did not know yet.
@@ -229,20 +233,21 @@ void Revoker::end_sockets(Pass& pass) {
       const bool client = socket->series.reporter == MESH_REPORTER_SOURCE;
       const bool local = socket->series.path == MESH_PATH_LOCAL;
       // A connection once, whichever of its ends was the first. The relay has counted its own.
-      if (!local && (!client || pass.relayed.contains({netns, client_of(*socket)}))) continue;
+      if (!local && (!client || pass.was_relayed(netns, client_of(*socket)))) continue;
       if (!counted.insert(client ? socket->tuple : swapped(socket->tuple)).second) continue;
       const Path path = (socket->flags & MESH_SOCK_ACCEL) != 0    ? Path::Sockmap
                         : local                                   ? Path::Local
                         : (socket->flags & MESH_SOCK_REMOTE) != 0 ? Path::MeshOutbound
                                                                   : Path::Twoleg;
-      ++revoked_[static_cast<std::size_t>(path)];
+      ++(*revoked_)[static_cast<std::size_t>(path)];
       pass.note(source, server, decision);
     }
   }
 }
 
-void Revoker::report(const Pass& pass) {
+void Revoker::report(Pass& pass) {
   std::size_t lines = 0, more = 0;
+  std::unique_lock lock(pass.mutex);
   for (const auto& [denied, count] : pass.ended) {
     if (lines++ < kMostLogged)
       log::warn("{} connections of {} to {} were ended: {}", count, denied.source,
@@ -250,6 +255,7 @@ void Revoker::report(const Pass& pass) {
     else
       more += count;
   }
+  lock.unlock();
   if (more != 0) log::warn("{} connections of {} more pairs were ended", more, lines - kMostLogged);
   if (pass.failed == 0) return;
   failures_ += pass.failed;

@@ -55,9 +55,9 @@ class Revoker {
   void run();
   // False: something is left that should not be.
   bool pass();
-  void end_relayed(Pass& pass);
+  void end_relayed(const std::shared_ptr<Pass>& pass);
   void end_sockets(Pass& pass);
-  void report(const Pass& pass);
+  void report(Pass& pass);
 
   const bpf::Datapath& datapath_;
   relay::Pool& relay_;
@@ -65,7 +65,9 @@ class Revoker {
   const std::shared_ptr<const PolicyDirectory> policy_;
   const std::shared_ptr<const MeshDirectory> mesh_;
 
-  std::array<std::atomic<std::uint64_t>, kPaths> revoked_{};
+  using Revoked = std::array<std::atomic<std::uint64_t>, kPaths>;
+  // Shared with what the workers have been asked: one that stalled may come to it after the pass.
+  const std::shared_ptr<Revoked> revoked_ = std::make_shared<Revoked>();
   std::atomic<std::uint64_t> passes_{0};
   std::atomic<std::uint64_t> failures_{0};
   std::atomic<std::uint64_t> last_pass_ns_{0};
