@@ -135,8 +135,15 @@ tl::expected<relay::Dialed, relay::DialFailure> MeshDialer::dial(
 void MeshDialer::recycle(relay::RecycledLeg leg) const {
   const LegKey key = static_cast<const MeshLegInfo*>(leg.info.get())->key;
   // A namespace that has gone meanwhile must not be held by its legs.
-  const auto netns = directory_->find(key.source);
-  if (netns && netns->cookie == key.netns) pool_->put(key, std::move(leg));
+  const auto gone = [&] {
+    const auto netns = directory_->find(key.source);
+    return !netns || netns->cookie != key.netns;
+  };
+  if (gone()) return;
+  pool_->put(key, std::move(leg));
+  // Or it goes right now. It leaves the directory before its legs are dropped, so what is not seen
+  // here is dropped there.
+  if (gone()) pool_->drop_namespace(key.netns);
 }
 
 }  // namespace mesh::capture
