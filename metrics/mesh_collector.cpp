@@ -178,7 +178,7 @@ void write_latency(TextWriter& out, SeriesNames& names, const DurationBounds& bo
     for (unsigned i = 0; i < MESH_LAT_BUCKETS; ++i) sum.bucket[i] += row.latency.bucket[i];
   }
   out.family("mesh_http_request_duration_seconds",
-             "Time from the first byte of an HTTP/1 request to the first byte of its response.",
+             "Time from the first byte of an HTTP/1 request to the last byte of its response.",
              Type::Histogram);
   for (const auto& [key, latency] : merged) {
     // __u64 and std::uint64_t are different types of one size.

@@ -2,6 +2,12 @@
 // Two agents that know of each other by etcd alone: each has only its own services in its files.
 #include <signal.h>
 
+#include <cctype>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <utility>
+
 #include "tests/netns/store_nodes.h"
 #include "tests/support/must.h"
 
@@ -73,6 +79,53 @@ TEST_F(MeshStore, NodesFindEachOthersServices) {
                                                    {"more", {{server_->addr4, 8081}}}}));
   wait_endpoints(*agent_a_, "more", "remote", 1);
   EXPECT_EQ(vip4("web"), vip);
+}
+
+// Family -> type, of the tables of metrics/README.md. A row may be about several.
+std::map<std::string, std::string> documented_families() {
+  std::map<std::string, std::string> families;
+  const auto words = [](const std::string& cell) {
+    std::vector<std::string> all;
+    std::string word;
+    for (const char c : cell + " ") {
+      if (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_') {
+        word += c;
+      } else if (!word.empty()) {
+        all.push_back(std::exchange(word, {}));
+      }
+    }
+    return all;
+  };
+  std::ifstream file(MESH_METRICS_README);
+  for (std::string line; std::getline(file, line);) {
+    const auto first = line.find('|', 1);
+    const auto second = line.find('|', first + 1);
+    if (!line.starts_with("| `") || second == line.npos) continue;
+    const auto names = words(line.substr(0, first));
+    const auto types = words(line.substr(first, second - first));
+    if (types.empty() || (types[0] != "counter" && types[0] != "gauge" && types[0] != "histogram"))
+      continue;
+    for (std::size_t i = 0; i < names.size(); ++i)
+      families[names[i]] = types[std::min(i, types.size() - 1)];
+  }
+  return families;
+}
+
+// An agent with a store and identities has every collector there is, and each writes all of its
+// families from the start.
+TEST_F(MeshStore, MetricsAreThoseOfTheReadme) {
+  const auto reply = agent_a_->get("/metrics");
+  ASSERT_EQ(reply.status, 200);
+  std::map<std::string, std::string> families;
+  std::istringstream text(reply.body);
+  for (std::string line; std::getline(text, line);) {
+    std::istringstream words(line);
+    std::string hash, keyword, name, type;
+    if (words >> hash >> keyword >> name >> type && hash == "#" && keyword == "TYPE")
+      families[name] = type;
+  }
+  EXPECT_GT(families.size(), 80u);
+  EXPECT_EQ(families, documented_families());
 }
 
 TEST_F(MeshStore, TheMeshGoesOnWithoutItsStore) {
