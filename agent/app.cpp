@@ -71,6 +71,22 @@ Status App::start_endpoints() {
   return {};
 }
 
+// Local connections need no socket of ours, so an agent in the wrong place is worth something. But
+// the one before it is worth more.
+Status App::look_for_own_sockets() {
+  const auto seen = datapath_->sees_own_sockets();
+  if (!seen) return tl::unexpected(seen.error());
+  if (*seen) return {};
+  outside_ = fmt::format(
+      "this process is in a cgroup outside of --cgroup-root {}, so its sockets pass no hook and "
+      "relayed connections are reset: start it in a cgroup below, or give a --cgroup-root that "
+      "holds it and every pod",
+      options_.cgroup_root);
+  if (former_) return fail("{}", outside_);
+  log::warn("degraded: cgroup: {}", outside_);
+  return {};
+}
+
 Status App::start_datapath() {
   bpf::Programs::Options program_options{options_.pin_dir, options_.cgroup_root,
                                          options_.disable_tracing};
@@ -89,6 +105,7 @@ Status App::start_datapath() {
             datapath_->programs().adopted() ? "adopted" : "made", options_.pin_dir);
   for (const auto& d : datapath_->programs().degraded())
     log::warn("degraded: {}: {}", d.feature, d.reason);
+  MESH_TRY(look_for_own_sockets(), "own cgroup");
   // What was kept is nobody's but ours from here on: a signal waits until the start is over. A
   // takeover dies of it, and the former agent goes on.
   if (!former_) await_signals();

@@ -74,6 +74,7 @@ class App {
   Status ask_former();
   Status start_endpoints();
   Status start_datapath();
+  Status look_for_own_sockets();
   Status start_mesh();
   Status start_catalog();
   Status start_directory(catalog::VipAllocator vips);
@@ -142,6 +143,7 @@ class App {
   bool keeping_ = false;      // leaving connections to the service manager
   bool drain_later_ = false;  // a signal came during a handover
   std::thread drain_thread_;
+  std::string outside_;        // why the hooks do not see our own sockets; empty: they do
   std::string no_revocation_;  // why open connections cannot be ended; empty: they can
   std::chrono::steady_clock::time_point drain_end_;
   std::atomic<bool> drain_stopped_{false};

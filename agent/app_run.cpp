@@ -29,6 +29,7 @@ std::vector<metrics::DegradedFeature> App::degraded() {
   for (const auto& d : datapath_->programs().degraded())
     if (d.feature == "sockmap") sockmap = d.reason;
   all.push_back({"sockmap", sockmap, !sockmap.empty()});
+  all.push_back({"cgroup", outside_, !outside_.empty()});
   all.push_back({"revocation", no_revocation_, !no_revocation_.empty()});
   all.push_back(
       {"catalog", config_errors_.empty() ? "" : config_errors_.front(), !config_errors_.empty()});
@@ -100,6 +101,7 @@ std::optional<std::string> App::not_ready() const {
   if (!controller_->last_failure().empty())
     return "the datapath is not up to date: " + controller_->last_failure();
   if (!datapath_->lost_hooks().empty()) return "hooks are missing: " + datapath_->lost_hooks();
+  if (!outside_.empty()) return outside_;
   return std::nullopt;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <map>
@@ -67,6 +68,7 @@ void add_cgroup(const Options& options, const std::vector<Mount>& mounts,
     return;
   }
   checks.push_back({"cgroup v2", Verdict::Ok, options.cgroup_root, "", ""});
+  checks.push_back(check_own_cgroup(options.cgroup_root, std::to_string(::getpid())));
   const auto* mount = mount_of(mounts, options.cgroup_root);
   if (mount == nullptr) return;
   // The hierarchy's path of the mount's root, then what --cgroup-root adds to the mount point.

@@ -81,6 +81,21 @@ std::optional<std::size_t> only_ups(std::string_view path) {
   return parts.size();
 }
 
+// Whether a process is in this cgroup or one below. Asked of the cgroups themselves: what /proc
+// says is relative to the cgroup namespace of the reader, and the way from there to a directory is
+// not always told. Directories may go meanwhile.
+bool holds_process(const fs::path& cgroup, const std::string& pid) {
+  if (const auto text = read_file(cgroup / "cgroup.procs"))
+    for (const auto line : split(*text, '\n'))
+      if (line == pid) return true;
+  std::error_code code;
+  for (fs::directory_iterator it(cgroup, code), end; !code && it != end; it.increment(code)) {
+    std::error_code gone;
+    if (it->is_directory(gone) && holds_process(it->path(), pid)) return true;
+  }
+  return false;
+}
+
 std::size_t leading_ups(std::string_view path) {
   std::size_t count = 0;
   for (const auto part : split(path.substr(1), '/')) {
@@ -258,11 +273,7 @@ Check check_cgroup_members(const Roots& roots, const std::string& root) {
     else
       ++(cgroup_contains(root, *path) ? below : outside);
   }
-  const auto own = read_file(roots.proc / "self/cgroup");
-  const auto own_path = own ? cgroup_path(*own) : std::nullopt;
-  const bool self = own_path && cgroup_contains(root, *own_path);
-  std::string found = fmt::format("{} processes below, {} outside; this one is {}", below, outside,
-                                  self ? "below" : "outside");
+  std::string found = fmt::format("{} processes below, {} outside", below, outside);
   if (unreadable > 0) found += fmt::format("; {} could not be read", unreadable);
   if (outside == 0) return {"cgroup members", Verdict::Ok, found, "", ""};
   return {"cgroup members", Verdict::Degraded, found,
@@ -270,6 +281,16 @@ Check check_cgroup_members(const Roots& roots, const std::string& root) {
           "there is refused",
           "give the root of the hierarchy with --cgroup-root; in a container: mount the host's "
           "/sys/fs/cgroup"};
+}
+
+Check check_own_cgroup(const fs::path& root, const std::string& pid) {
+  if (holds_process(root, pid))
+    return {"own cgroup", Verdict::Ok, "below " + root.string(), "", ""};
+  return {"own cgroup", Verdict::Degraded, "outside of " + root.string(),
+          "an agent started like this process: its own sockets pass no hook, so relayed "
+          "connections are reset",
+          "start it in a cgroup below --cgroup-root, or give the root of the hierarchy; in a "
+          "container: mount the host's /sys/fs/cgroup"};
 }
 
 Check check_ptrace_scope(const Roots& roots) {

@@ -64,6 +64,8 @@ Check check_network_namespace(const Roots& roots);
 Check check_named_namespaces(const std::vector<Mount>& mounts);
 // `root` is the path of --cgroup-root in the hierarchy.
 Check check_cgroup_members(const Roots& roots, const std::string& root);
+// `root` is --cgroup-root itself.
+Check check_own_cgroup(const std::filesystem::path& root, const std::string& pid);
 Check check_ptrace_scope(const Roots& roots);
 Check check_lockdown(const Roots& roots);
 Check check_tw_reuse(const Roots& roots);

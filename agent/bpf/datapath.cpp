@@ -69,6 +69,7 @@ Datapath::Datapath(Programs programs)
       leg_map_(programs_.skeleton().maps.mesh_legs),
       dns_map_(programs_.skeleton().maps.mesh_dns_asked),
       sock_map_(programs_.skeleton().maps.mesh_socks),
+      dns_sock_map_(programs_.skeleton().maps.mesh_dns_socks),
       l4_(programs_.skeleton().maps.mesh_l4),
       failed_(programs_.skeleton().maps.mesh_failed),
       http_(programs_.skeleton().maps.mesh_http_requests),

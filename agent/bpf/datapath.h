@@ -84,6 +84,10 @@ class Datapath {
   // For any number of connections to one endpoint for clients of one source: connect(2) gets the
   // client's address, of the endpoint's family, and the hook puts the endpoint in its place.
   Status mark_leg(int fd, std::uint32_t source, const Endpoint& server) const;
+  // Whether the hooks see the sockets that this process makes: not if its cgroup is not below the
+  // one that they are attached to. Tried on a socket, since paths of cgroups are told relative to
+  // the cgroup namespace of whoever asks.
+  [[nodiscard]] Result<bool> sees_own_sockets() const;
   // Takes out records that were there at the last call too: nobody took them, the leg has failed.
   void sweep_legs();
   void forget_legs() const;  // of relays that died with an earlier agent
@@ -193,6 +197,7 @@ class Datapath {
   Map<mesh_tuple, mesh_leg> leg_map_;
   Map<mesh_dns_key, mesh_dns_resolver> dns_map_;
   Map<int, mesh_sock> sock_map_;
+  Map<int, mesh_dns_resolver> dns_sock_map_;
   PerCpuMap<mesh_series, mesh_l4> l4_;
   PerCpuMap<mesh_failed_key, std::uint64_t> failed_;
   PerCpuMap<mesh_http_key, std::uint64_t> http_;

@@ -86,7 +86,7 @@ Result<HttpReply> http_get(const Netns& netns, const std::string& address, std::
 }
 
 SpawnOptions Agent::spawn_options(const Node& node, const AgentOptions& options) {
-  auto cgroup = node.cgroup_root() + "/agent";
+  auto cgroup = options.cgroup.empty() ? node.cgroup_root() + "/agent" : options.cgroup;
   must(make_directory(cgroup), "agent");
   SpawnOptions spawn;
   spawn.netns = &node.host().netns();
@@ -135,8 +135,9 @@ void Agent::start() {
   wait_ready();
 }
 
-Process Agent::spawn_successor() const {
+Process Agent::spawn_successor(const std::string& cgroup) const {
   AgentOptions options = options_;
+  if (!cgroup.empty()) options.cgroup = cgroup;
   options.extra.emplace_back("--takeover");
   return must(Process::spawn(arguments(node_, options), spawn_options(node_, options)), "agent");
 }

@@ -37,6 +37,7 @@ struct AgentOptions {
   std::uint16_t metrics_port = kMetricsPort;
   std::uint16_t debug_port = kDebugPort;
   std::string admin_socket;  // empty: the node's
+  std::string cgroup;        // of its processes; empty: one below the node's
   bool node_cidr = true;     // false: no --node-cidr
   // When a start counts as hanging. Emulated, the kernel's verifier takes most of a minute of a
   // processor, which others may want as well.
@@ -62,7 +63,7 @@ class Agent {
   // second is ready. From then on it is this agent.
   ExitStatus take_over(std::chrono::milliseconds limit = std::chrono::seconds(60));
   // The second process alone, to be disturbed; its options.
-  [[nodiscard]] Process spawn_successor() const;
+  [[nodiscard]] Process spawn_successor(const std::string& cgroup = {}) const;
   [[nodiscard]] bool running() { return process_ && process_->running(); }
   [[nodiscard]] pid_t pid() const { return process_->pid(); }
   [[nodiscard]] std::string log() const;  // stdout and stderr of all runs

@@ -179,8 +179,21 @@ TEST_F(PreflightChecks, ProcessesOutsideTheCgroupAreCounted) {
   EXPECT_EQ(check_cgroup_members(roots_, "/").verdict, Verdict::Ok);
   const auto some = check_cgroup_members(roots_, "/pods");
   EXPECT_EQ(some.verdict, Verdict::Degraded);
-  EXPECT_EQ(some.found, "1 processes below, 1 outside; this one is below");
-  EXPECT_THAT(check_cgroup_members(roots_, "/system").found, HasSubstr("this one is outside"));
+  EXPECT_EQ(some.found, "1 processes below, 1 outside");
+}
+
+TEST_F(PreflightChecks, OwnCgroup) {
+  const auto root = roots_.sys / "fs/cgroup";
+  file(root / "cgroup.procs", "1\n");
+  file(root / "system/cgroup.procs", "7\n1000\n");
+  file(root / "pods/cgroup.procs", "");
+  file(root / "pods/a/b/cgroup.procs", "0\n100\n");
+  EXPECT_EQ(check_own_cgroup(root, "100").verdict, Verdict::Ok);
+  EXPECT_EQ(check_own_cgroup(root / "pods", "100").verdict, Verdict::Ok);
+  EXPECT_EQ(check_own_cgroup(root / "pods/a/b", "100").verdict, Verdict::Ok);
+  EXPECT_EQ(check_own_cgroup(root / "system", "100").verdict, Verdict::Degraded);
+  EXPECT_EQ(check_own_cgroup(root / "pods", "7").verdict, Verdict::Degraded);
+  EXPECT_EQ(check_own_cgroup(root / "nothing", "100").verdict, Verdict::Degraded);
 }
 
 TEST_F(PreflightChecks, SecurityModules) {
