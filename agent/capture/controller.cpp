@@ -25,6 +25,10 @@ Endpoint loopback6() { return {*Address::parse("::1"), MESH_PORT_OUTBOUND}; }
 Endpoint mesh4() { return {*Address::parse("0.0.0.0"), MESH_PORT_MESH}; }
 Endpoint mesh6() { return {*Address::parse("::"), MESH_PORT_MESH}; }
 
+std::string inbound_of(const workload::Workload& workload) {
+  return "the sk_lookup program of workload " + workload.hint;
+}
+
 }  // namespace
 
 Controller::Controller(boost::asio::io_context& io, Options options, bpf::Datapath& datapath,
@@ -122,14 +126,19 @@ void Controller::on_found(const workload::Workload& workload) {
   workloads_touched_ = true;
   if (auto status = enrol(enrolled); !status) {
     // It stays unclassified, so its mesh destinations are refused.
-    if (not_enrolled_.insert_or_assign(workload.cookie, workload).second)
+    const auto [waiting, first] = not_enrolled_.try_emplace(workload.cookie);
+    waiting->second.workload = workload;
+    if (first)
       log::error("workload {} ({}) is not enrolled, trying again: {}", workload.hint,
                  workload.addresses.front().to_string(), status.error().what);
     (void)relay_.drop_namespace(workload.cookie);  // a listener may exist already
     enrolled_.erase(workload.cookie);
     return;
   }
-  not_enrolled_.erase(workload.cookie);
+  if (const auto it = not_enrolled_.find(workload.cookie); it != not_enrolled_.end()) {
+    if (!it->second.lost.empty()) datapath_.count_reattached(inbound_of(workload));
+    not_enrolled_.erase(it);
+  }
   std::vector<std::string> addresses;
   for (const auto& address : workload.addresses) addresses.push_back(address.to_string());
   log::info("workload found: {} {} (netns cookie {})", workload.hint, fmt::join(addresses, " "),
@@ -140,25 +149,37 @@ void Controller::on_found(const workload::Workload& workload) {
 void Controller::retry_enrolment() {
   if (frozen_) return;  // the next second is soon enough
   const auto waiting = not_enrolled_;
-  for (const auto& [cookie, workload] : waiting) on_found(workload);
+  for (const auto& [cookie, one] : waiting) on_found(one.workload);
   keep_inbound();
   retry_listeners();
   // Nothing else may change for long, and meanwhile a denial may not be in force.
   if (!last_failure_.empty() && apply_again_.due(Backoff::Clock::now())) apply();
 }
 
+// A workload whose program cannot be had back could be reached by everybody, past all intentions.
+// Unclassified it is reached by nobody, until it can be enrolled again.
 void Controller::keep_inbound() {
-  std::string lost;
+  std::map<std::uint64_t, NotEnrolled> lost;
   for (const auto& [cookie, enrolled] : enrolled_) {
     if (!enrolled.handle || !datapath_.programs().inbound_detached(cookie)) continue;
-    const std::string what = "the sk_lookup program of workload " + enrolled.workload.hint;
+    const std::string what = inbound_of(enrolled.workload);
     auto status = datapath_.programs().attach_inbound(cookie, enrolled.handle->fd.get());
     if (status)
       datapath_.count_reattached(what);
-    else if (lost.empty())
-      lost = what + ": " + status.error().what;
+    else
+      lost.emplace(cookie, NotEnrolled{enrolled.workload, what + ": " + status.error().what});
   }
-  datapath_.set_lost_inbound(std::move(lost));
+  for (auto& [cookie, one] : lost) {
+    const auto reset = withdraw(cookie);
+    log::error(
+        "workload {} is cut off from the mesh until its sk_lookup program is back ({} "
+        "relayed connections reset)",
+        one.workload.hint, reset);
+    not_enrolled_.insert_or_assign(cookie, std::move(one));
+  }
+  const auto first = std::find_if(not_enrolled_.begin(), not_enrolled_.end(),
+                                  [](const auto& one) { return !one.second.lost.empty(); });
+  datapath_.set_lost_inbound(first == not_enrolled_.end() ? "" : first->second.lost);
 }
 
 void Controller::retry_listeners() {
@@ -202,6 +223,14 @@ void Controller::on_gone(std::uint64_t cookie) {
   auto it = enrolled_.find(cookie);
   if (it == enrolled_.end()) return;
   const std::string hint = it->second.workload.hint;
+  const auto reset = withdraw(cookie);
+  log::info("workload gone: {} (netns cookie {}, {} relayed connections reset)", hint, cookie,
+            reset);
+}
+
+std::size_t Controller::withdraw(std::uint64_t cookie) {
+  const auto it = enrolled_.find(cookie);
+  const std::string hint = it->second.workload.hint;
   enrolled_.erase(it);
   workloads_touched_ = true;
   // The maps first: nobody is sent there while the sockets go.
@@ -211,11 +240,10 @@ void Controller::on_gone(std::uint64_t cookie) {
   auto aborted = relay_.drop_namespace(cookie);
   // After the relay: a connection that ended just before may have left its leg there.
   if (options_.mesh != nullptr) options_.mesh->drop_namespace(cookie);
-  if (!aborted) log::error("sockets of gone workload {}: {}", hint, aborted.error().what);
+  if (!aborted) log::error("sockets of former workload {}: {}", hint, aborted.error().what);
   if (auto status = datapath_.programs().detach_inbound(cookie); !status)
-    log::error("gone workload {}: {}", hint, status.error().what);
-  log::info("workload gone: {} (netns cookie {}, {} relayed connections reset)", hint, cookie,
-            aborted.value_or(0));
+    log::error("former workload {}: {}", hint, status.error().what);
+  return aborted.value_or(0);
 }
 
 // The order closes before it opens: inbound SYNs are judged before the namespace may send, and both

@@ -112,6 +112,10 @@ class Controller {
     Backoff retry{std::chrono::seconds(1), std::chrono::seconds(10)};
     std::shared_ptr<const NetnsHandle> handle;
   };
+  struct NotEnrolled {
+    workload::Workload workload;
+    std::string lost;  // why the program that it had cannot be had back; empty: it had none
+  };
 
   void on_found(const workload::Workload& workload);
   void on_changed(const workload::Workload& workload);
@@ -119,6 +123,9 @@ class Controller {
   Status enrol(Enrolled& enrolled);
   void open_listeners(Enrolled& enrolled, int netns_fd);
   void keep_inbound();
+  // Takes an enrolled workload out of everything; it is unclassified then. Gives how many relayed
+  // connections that reset.
+  std::size_t withdraw(std::uint64_t cookie);
   void retry_listeners();
   Result<UniqueFd> make_listener(int netns_fd, const Endpoint& at) const;
   Result<UniqueFd> find_listener(std::uint64_t cookie, int netns_fd, const Endpoint& at);
@@ -147,7 +154,7 @@ class Controller {
   std::shared_ptr<relay::Dialer> inbound_dialer_;    // null without a mesh
   std::shared_ptr<const catalog::Catalog> catalog_;  // null until the first good one
   std::map<std::uint64_t, Enrolled> enrolled_;
-  std::map<std::uint64_t, workload::Workload> not_enrolled_;  // stay unclassified, which is refused
+  std::map<std::uint64_t, NotEnrolled> not_enrolled_;  // unclassified, which is refused
   NodeState node_;
   bool workloads_touched_ = true;  // node_ does not have them yet
   DesiredState state_;

@@ -141,6 +141,18 @@ Result<ForeignPrograms> ForeignPrograms::steal_callbacks(const std::string& cgro
   return all;
 }
 
+Result<ForeignPrograms> ForeignPrograms::fill_lookup(const Netns& netns) {
+  ForeignPrograms all;
+  // The kernel's limit is 64 (netns_bpf_max_progs()).
+  for (int i = 0; i < 1000; ++i) {
+    auto status = all.add_lookup(netns);
+    if (status) continue;
+    if (status.error().code.value() == E2BIG) return all;
+    return tl::unexpected(std::move(status).error());
+  }
+  return fail("a namespace takes any number of sk_lookup programs");
+}
+
 ForeignPrograms::~ForeignPrograms() {
   for (auto& one : attached_) {
     // Links end with their descriptor.

@@ -25,6 +25,9 @@ class ForeignPrograms {
   // does that knows of nobody else. Attach it after the agent: the last one to run wins.
   static Result<ForeignPrograms> steal_callbacks(const std::string& cgroup);
 
+  // As many sk_lookup programs as the namespace takes beside those that it has.
+  static Result<ForeignPrograms> fill_lookup(const Netns& netns);
+
   ForeignPrograms(ForeignPrograms&&) = default;
   ForeignPrograms& operator=(ForeignPrograms&&) = delete;
   ~ForeignPrograms();
