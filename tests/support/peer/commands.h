@@ -81,6 +81,8 @@ struct ManyOptions {
   unsigned count = 1;
   unsigned parallel = 1;
   bool echo = false;  // hold: once all are open, a byte each and its echo
+  // hold: once all are open, sends to all of them until nothing can be queued for so many ms
+  unsigned fill_ms = 0;
 };
 int hold(const ManyOptions& options);
 int shortlived(const ManyOptions& options);

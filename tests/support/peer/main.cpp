@@ -141,6 +141,9 @@ int main(int argc, char** argv) {
   hold_command->add_option("count", hold_options.count, "N")->required();
   hold_command->add_flag("--echo", hold_options.echo,
                          "Once all are open, one byte and its echo each");
+  hold_command->add_option("--fill", hold_options.fill_ms,
+                           "Once all are open, send to all until nothing can be queued for so "
+                           "many ms");
   add_connect(*hold_command, hold_options.connect);
   hold_command->callback([&] { code = hold(hold_options); });
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Many connections: hold keeps them, shortlived opens and closes them as fast as it can.
+#include <poll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,6 +40,31 @@ int one_short(const ConnectOptions& options) {
   return static_cast<int>(-n);
 }
 
+// Sends to all until none takes a byte for `idle_ms`. 0 or the errno.
+int fill_all(const std::vector<UniqueFd>& open, unsigned idle_ms) {
+  const std::string chunk(64 * 1024, 's');
+  std::vector<pollfd> waits;
+  for (const auto& fd : open) {
+    set_nonblocking(fd.get(), true);
+    waits.push_back({fd.get(), POLLOUT, 0});
+  }
+  std::vector<std::uint64_t> queued(open.size());
+  while (true) {
+    const int ready = ::poll(waits.data(), waits.size(), static_cast<int>(idle_ms));
+    if (ready < 0 && errno != EINTR) return errno;
+    if (ready == 0) break;
+    for (std::size_t i = 0; i < waits.size(); ++i) {
+      if (waits[i].revents == 0) continue;
+      const ssize_t n = ::send(open[i].get(), chunk.data(), chunk.size(), MSG_NOSIGNAL);
+      if (n < 0 && errno != EAGAIN) return errno;
+      if (n > 0) queued[i] += static_cast<std::uint64_t>(n);
+    }
+  }
+  const auto [least, most] = std::minmax_element(queued.begin(), queued.end());
+  emit({{"ok", true}, {"event", "filled"}, {"least", *least}, {"most", *most}});
+  return 0;
+}
+
 }  // namespace
 
 int hold(const ManyOptions& options) {
@@ -64,6 +91,9 @@ int hold(const ManyOptions& options) {
     }
   }
   emit({{"ok", true}, {"event", "holding"}, {"open", open.size()}});
+  if (options.fill_ms > 0 && !open.empty())
+    if (const int error = fill_all(open, options.fill_ms); error != 0)
+      return emit_failure("send", error);
   wait_stdin_eof();
   return 0;
 }
