@@ -5,8 +5,12 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "agent/base/result.h"
@@ -46,12 +50,16 @@ class Balancing {
 
   // What an earlier agent left: first forget_all(), then every service, then the rest goes.
   void forget_all();
-  void adopt(const mesh_service& service, std::span<const mesh_endpoint> endpoints);
-  template <typename Valid>  // (label, generation)
-  void sweep_tables(const Valid& valid) {
-    for (const auto& key : tables_.keys())
-      if (!valid(key.service, key.generation)) (void)tables_.erase(key);  // costs room
-  }
+  void adopt(std::uint32_t label, const mesh_service& service,
+             std::span<const mesh_endpoint> endpoints);
+  // Compares with what is in the map: takes out what belongs to no table, and names the services
+  // whose table is not as it was written, which want another. After adopt() a table is right if all
+  // of it is there.
+  struct Checked {
+    std::size_t erased = 0;
+    std::set<std::uint32_t> wrong;  // labels
+  };
+  Result<Checked> check_tables();
 
   [[nodiscard]] Loads& loads() { return loads_; }
   [[nodiscard]] const Loads& loads() const { return loads_; }
@@ -62,8 +70,12 @@ class Balancing {
   Status erase_chunks(std::uint32_t label, std::uint32_t generation, std::size_t chunks);
 
   Loads loads_;
+  struct Table {
+    std::size_t chunks = 0;
+    std::optional<std::uint64_t> sum;  // over the chunks; none: not known yet
+  };
   Map<mesh_table_key, mesh_table_chunk> tables_;
-  std::size_t table_count_ = 0;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, Table> written_;  // label, generation
 };
 
 }  // namespace mesh::bpf

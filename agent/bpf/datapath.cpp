@@ -117,12 +117,11 @@ void Datapath::read_services() {
   // One that lacks some is written again, whatever is wanted.
   for (auto& [label, state] : services_) {
     state.complete = found[label] == state.value.endpoints;
-    balancing_.adopt(state.value, state.endpoints);
+    balancing_.adopt(label, state.value, state.endpoints);
   }
-  balancing_.sweep_tables([this](std::uint32_t label, std::uint32_t generation) {
-    const auto it = services_.find(label);
-    return it != services_.end() && it->second.value.generation == generation;
-  });
+  // What cannot be read now is compared later.
+  if (const auto tables = balancing_.check_tables())
+    for (const auto label : tables->wrong) services_[label].complete = false;
 }
 
 Result<std::size_t> Datapath::repair_services() {
@@ -145,9 +144,13 @@ Result<std::size_t> Datapath::repair_services() {
       ++right[key.service];
     }
   }
+  const auto tables = balancing_.check_tables();
+  if (!tables) return context(tables.error(), "services");
+  mended += tables->erased;
   for (auto& [label, state] : services_) {
     const auto at = services.find(label);
-    if (at != services.end() && right[label] == state.value.endpoints) {
+    if (at != services.end() && tables->wrong.count(label) == 0 &&
+        right[label] == state.value.endpoints) {
       mesh_service as_written = at->second;
       as_written.next = state.value.next;  // belongs to the hooks
       if (std::memcmp(&as_written, &state.value, sizeof as_written) == 0) continue;

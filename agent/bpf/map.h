@@ -72,6 +72,17 @@ class Map {
     for (auto& [key, value] : entries()) all.push_back(key);
     return all;
   }
+  // (const K&, const V&); changes nothing in the map meanwhile.
+  template <typename Entry>
+  Status for_each(const Entry& entry) const {
+    return for_each_entry(fd_, sizeof(K), sizeof(V), [&](const std::byte* k, const std::byte* v) {
+      K key;
+      V value;
+      std::memcpy(&key, k, sizeof key);
+      std::memcpy(&value, v, sizeof value);
+      entry(key, value);
+    });
+  }
   // A walk that fails gives what it had: the kernel has no reason to fail one but a lack of memory.
   [[nodiscard]] std::vector<std::pair<K, V>> entries() const {
     std::vector<std::pair<K, V>> all;
