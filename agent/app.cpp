@@ -123,6 +123,7 @@ Status App::start_datapath() {
 
   relay::PoolOptions relay_options;
   relay_options.workers = options_.relay_threads;
+  relay_options.max_handshakes_per_destination = options_.mesh_handshakes;
   relay_options.accepting = !former_ && !kept_;
   auto pool = relay::Pool::create(relay_options);
   if (!pool) return context(std::move(pool).error(), "relay");

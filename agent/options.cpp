@@ -328,6 +328,11 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   add("--relay-threads", options.relay_threads, "Threads of the relay; 0 is one a core")
       ->check(CLI::Range(0u, 256u))
       ->type_name("N");
+  add("--mesh-handshakes", options.mesh_handshakes,
+      "Mesh legs that one thread of the relay makes at once to one workload of another node; later "
+      "ones wait in line")
+      ->check(CLI::Range(1u, 1024u))
+      ->type_name("N");
   app.add_flag("--disable-tracing", options.disable_tracing,
                "Do not load fexit programs (sockmap acceleration is off then)")
       ->envname("MESH_AGENT_DISABLE_TRACING");

@@ -64,6 +64,7 @@ struct Options {
   bool keep_on_stop = false;   // connections, for the next start
   int tell_taken_over = -1;    // Reload: written to once the takeover is done
   unsigned relay_threads = 0;  // 0: one per core
+  unsigned mesh_handshakes = 32;
   bool disable_tracing = false;
   std::string log_level;
   log::Format log_format = log::Format::Text;

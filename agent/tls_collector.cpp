@@ -55,6 +55,10 @@ Status TlsCollector::collect(metrics::TextWriter& out) {
                at(r, side).limit.get());
     out.sample(LabelSet{{"side", to_string(side)}, {"limit", "key"}}, at(r, side).key_limit.get());
   }
+  out.family("mesh_tls_handshakes_waited_total",
+             "Mesh legs to be made that waited because too many to that workload were being made.",
+             Type::Counter);
+  out.sample({}, at(r, Side::Outbound).waited.get());
   out.family("mesh_tls_user_space_total", "Mesh legs whose records the agent makes itself.",
              Type::Counter);
   for (const Side side : kBoth)

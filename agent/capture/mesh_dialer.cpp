@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "agent/bpf/abi_convert.h"
+#include "agent/relay/handshake_slots.h"
 #include "mesh/abi.h"
 
 namespace mesh::capture {
@@ -91,6 +92,8 @@ tl::expected<relay::Dialed, relay::DialFailure> MeshDialer::dial(
     return dialed;
   }
 
+  // What follows costs a handshake.
+  if (accepted.turn != nullptr && !accepted.turn->begin(server.address)) return dialed;
   const auto netns = directory_->find(source);
   if (!netns || netns->cookie != accepted.netns_cookie)
     return failure(DialReason::NoRecord, "the client's workload has gone");

@@ -3,6 +3,7 @@
 
 #include "agent/bpf/abi_convert.h"
 #include "agent/capture/app_leg.h"
+#include "agent/relay/handshake_slots.h"
 
 namespace mesh::capture {
 namespace {
@@ -19,8 +20,9 @@ tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::dial(const relay::A
   if (!target) return failure(DialReason::Error, std::move(target).error());
   if (!*target) {
     // Somebody inside the pod connected to the agent's port directly, or the client has gone
-    // already.
-    datapath_.count_denied(MESH_DENY_NO_IDENTITY);
+    // already; as one may that waited for its turn.
+    if (accepted.turn == nullptr || !accepted.turn->waited())
+      datapath_.count_denied(MESH_DENY_NO_IDENTITY);
     return failure(DialReason::NoRecord, Error{{}, "no record of where the client wanted to go"});
   }
   const mesh_relay_target& record = **target;

@@ -266,6 +266,7 @@ void Connection::end(End how) {
   }
   client_leg_.wake_all();
   server_leg_.wake_all();
+  if (turn_ != nullptr) turn_->cancel();
   wake_parked();
 }
 
@@ -345,6 +346,8 @@ void Connection::leg_failed(Leg& leg, int errnum) {
 
 void Connection::on_deadline() {
   if (idle_) return end(End::IdleClosed);
+  if (turn_ != nullptr && (connecting_ || shaking_ == &server_leg_))
+    turn_->unanswered(DialReason::Timeout);
   if (connecting_) {
     server_error_ = ETIMEDOUT;
     server_leg_.wake_all();

@@ -136,6 +136,8 @@ class Connection final : private LegOwner, private Timed {
   Task<bool> resume_client();
   Task<bool> secure_client(SecureLeg& secure);
   Task<bool> await_request();
+  // For whom the dialer found no slot: until there is one.
+  Task<bool> await_turn();
   Task<bool> connect_server(Dialed dialed);
   Task<bool> request_server(MeshRequest request);
   Task<bool> reply(MeshReply reply);
@@ -204,6 +206,7 @@ class Connection final : private LegOwner, private Timed {
   bool connecting_ = false;  // connect(2) of the server leg is under way
   int server_error_ = 0;     // what the kernel said of the server leg before bytes were copied
   Leg* shaking_ = nullptr;   // a handshake is under way on it
+  HandshakeTurn* turn_ = nullptr;  // while it is set up
   DialReason deadline_reason_ = DialReason::Timeout;
   End end_ = End::None;
 };

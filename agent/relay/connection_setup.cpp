@@ -46,6 +46,7 @@ void Connection::disarm() { worker_.disarm(*this); }
 Detached Connection::serve() {
   ++coroutines_;
   const bool ready = co_await set_up();
+  made_.accepted.turn = turn_ = nullptr;
   disarm();
   if (ready && end_ == End::None && server_error_ != 0) end(End::Reset);
   if (ready && end_ == End::None) {
@@ -85,7 +86,14 @@ Task<bool> Connection::set_up() {
     }
   }
 
+  HandshakeTurn turn(worker_.handshake_slots());
+  made_.accepted.turn = turn_ = &turn;
   auto dialed = made_.dialer->dial(made_.accepted);
+  while (dialed && !dialed->socket) {
+    const bool has_slot = co_await await_turn();
+    if (!has_slot) co_return false;
+    dialed = made_.dialer->dial(made_.accepted);
+  }
   if (!dialed) {
     const DialReason reason = dialed.error().reason;
     const bool told = co_await reply({false, reason});
@@ -148,6 +156,23 @@ Task<bool> Connection::await_request() {
   co_return true;
 }
 
+Task<bool> Connection::await_turn() {
+  if (!turn_->join()) {
+    dial_failed(DialReason::Overloaded);
+    co_return false;
+  }
+  handshakes(Side::Outbound).waited.add();
+  arm(options_.handshake_wait, DialReason::Overloaded);
+  co_await turn_->wait();
+  if (end_ != End::None) co_return false;
+  disarm();
+  if (const auto reason = turn_->hopeless()) {
+    dial_failed(*reason);
+    co_return false;
+  }
+  co_return true;
+}
+
 Task<bool> Connection::connect_server(Dialed dialed) {
   const int fd = dialed.socket.get();
   server_ = dialed.server;
@@ -160,6 +185,7 @@ Task<bool> Connection::connect_server(Dialed dialed) {
     // A leg that has carried a connection before.
     secure_side_ = Side::Outbound;
     security_ = std::move(dialed.security);
+    turn_->leave();
     if (!server_leg_.open(std::move(dialed.socket), false)) {
       dial_failed(DialReason::Resources);
       co_return false;
@@ -192,6 +218,7 @@ Task<bool> Connection::connect_server(Dialed dialed) {
     co_return false;
   }
   if (errnum != 0) {
+    if (reason_of(errnum) == DialReason::Unreachable) turn_->unanswered(DialReason::Unreachable);
     const bool told = co_await reply({false, reason_of(errnum)});
     if (told) dial_failed(reason_of(errnum));
     co_return false;
@@ -200,6 +227,7 @@ Task<bool> Connection::connect_server(Dialed dialed) {
   secure_side_ = Side::Outbound;
   const bool done = co_await shake(server_leg_, *dialed.secure, Side::Outbound);
   if (!done) co_return false;
+  turn_->succeeded();
   if (!security_->reusable) co_return true;
   co_return co_await request_server(dialed.request);
 }

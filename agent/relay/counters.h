@@ -25,13 +25,14 @@ enum class DialReason : std::uint8_t {
   Handshake,    // a mesh leg could not be secured; see handshake_failed
   NoIdentity,   // we have no SVID for the workload
   BadRequest,   // a mesh leg's peer asked for something malformed
+  Overloaded,   // too many wait for a handshake with that workload, or this one has for too long
 };
-inline constexpr std::size_t kDialReasons = 11;
+inline constexpr std::size_t kDialReasons = 12;
 
 constexpr std::string_view to_string(DialReason reason) {
   constexpr std::array<std::string_view, kDialReasons> kNames = {
-      "no_record", "no_endpoint", "denied",    "refused",     "timeout",    "unreachable",
-      "resources", "error",       "handshake", "no_identity", "bad_request"};
+      "no_record", "no_endpoint", "denied",    "refused",     "timeout",     "unreachable",
+      "resources", "error",       "handshake", "no_identity", "bad_request", "overloaded"};
   return kNames[static_cast<std::size_t>(reason)];
 }
 
@@ -75,6 +76,7 @@ struct HandshakeCounters {
   std::array<Counter, static_cast<std::size_t>(ktls::PeerReject::Count)> rejected;
   Counter refused;     // verified, but not who it should be
   Counter limit;       // not begun: too many under way
+  Counter waited;      // in line, before they were begun or were not
   Counter key_limit;   // connections ended because a key was used up
   Counter user_space;  // secured without the kernel
 
@@ -86,6 +88,7 @@ struct HandshakeCounters {
     for (std::size_t i = 0; i < rejected.size(); ++i) rejected[i] += other.rejected[i];
     refused += other.refused;
     limit += other.limit;
+    waited += other.waited;
     key_limit += other.key_limit;
     user_space += other.user_space;
     return *this;

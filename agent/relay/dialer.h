@@ -19,6 +19,7 @@
 namespace mesh::relay {
 
 using ListenerId = std::uint64_t;
+class HandshakeTurn;
 
 // What the handshake of a leg said about the other agent.
 struct LegSecurity {
@@ -41,6 +42,8 @@ struct Accepted {
   // On a mesh listener, once the leg is secure:
   std::shared_ptr<const LegSecurity> security;
   std::optional<MeshRequest> request;  // missing when the peer does not speak kMeshAlpn
+  HandshakeTurn* turn = nullptr;  // in dial() only: to be asked before a leg is made that needs
+                                  // a handshake
 };
 
 // Makes a mesh leg of a connected socket.
@@ -59,8 +62,8 @@ class ConnectionInfo {
 };
 
 struct Dialed {
-  UniqueFd socket;                 // non-blocking TCP; connected or connect(2) in progress
-  Endpoint server;                 // where it goes
+  UniqueFd socket;  // non-blocking TCP; connected or connect(2) in progress. None: `turn` said no
+  Endpoint server;  // where it goes
   std::uint64_t netns_cookie = 0;  // of the namespace the socket was made in
   std::shared_ptr<const ConnectionInfo> info;
   bool has_options = false;  // has TCP_NODELAY, and needs no keep-alive or has it
@@ -106,7 +109,8 @@ class Dialer {
   virtual tl::expected<std::optional<SecureLeg>, DialFailure> secure_client(const Accepted&) {
     return std::nullopt;
   }
-  // On failure the client gets RST, or the reason when it is an agent.
+  // On failure the client gets RST, or the reason when it is an agent. Called again for whoever
+  // had to wait for his turn: what was true before may not be any more.
   virtual tl::expected<Dialed, DialFailure> dial(const Accepted& accepted) = 0;
   // Dialed mesh legs that can be used again; dropping it closes it.
   virtual void recycle(RecycledLeg) {}

@@ -25,6 +25,9 @@ struct PoolOptions {
   // Mesh legs.
   std::chrono::milliseconds handshake_timeout{10'000};  // and again until the request has come
   std::uint32_t max_handshakes_per_worker = 1'024;      // under way; about 60 KiB each
+  std::uint32_t max_handshakes_per_destination = 32;    // dialed by one worker; others wait in line
+  std::uint32_t max_handshakes_waiting = 16'384;        // in all lines of a worker
+  std::chrono::milliseconds handshake_wait{120'000};    // in line
   std::chrono::milliseconds mesh_reply_timeout{7'000};  // the other agent dials for 5 s
   std::chrono::milliseconds mesh_idle_timeout{60'000};  // an accepted leg between two connections
 };

@@ -23,6 +23,8 @@ constexpr std::size_t kEventsBesideBulk = 16;
 Worker::Worker(const PoolOptions& options, unsigned index)
     : index_(index),
       work_(boost::asio::make_work_guard(context_)),
+      handshake_slots_(options.max_handshakes_per_destination, options.max_handshakes_waiting,
+                       ready_),
       pipes_(options.pipes_per_worker, options.pipe_bytes) {}
 
 Worker::~Worker() { stop(); }

@@ -27,6 +27,7 @@
 #include "agent/base/unique_fd.h"
 #include "agent/relay/counters.h"
 #include "agent/relay/handover.h"
+#include "agent/relay/handshake_slots.h"
 #include "agent/relay/options.h"
 #include "agent/relay/pipe_pool.h"
 
@@ -120,6 +121,7 @@ class Worker {
     std::list<Connection*> accepted;  // those of them that a peer began, the oldest first
   };
   Handshakes& handshakes() { return handshakes_; }
+  HandshakeSlots& handshake_slots() { return handshake_slots_; }
   PipePool& pipes() { return pipes_; }
   Counters& counters() { return counters_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
@@ -148,6 +150,7 @@ class Worker {
   bool draining_ = false;
   std::atomic<std::uint32_t> load_{0};
   std::vector<std::coroutine_handle<>> ready_;
+  HandshakeSlots handshake_slots_;
   std::multimap<Clock::time_point, Timed*> deadlines_;
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Connection>> buried_;

@@ -132,5 +132,77 @@ TEST_F(MeshLeg, PlaintextFromTheOtherNodeIsRefused) {
   EXPECT_GE(metric(*agent_b_, "mesh_denied_total", {{"reason", "plaintext_outside"}}), 1);
 }
 
+// One leg at a time is made to a workload, so that few connections make a line.
+class MeshLine : public TwoNodes {
+ protected:
+  void SetUp() override {
+    extra_flags = {"--mesh-handshakes", "1", "--relay-threads", "1"};
+    TwoNodes::SetUp();
+    if (!a_) return;
+    // Packets to the address of a workload that has gone vanish at its node.
+    gone_ = b_->address4(200);
+    const RunResult hole = b_->host().run({"ip", "route", "add", "blackhole", gone_});
+    ASSERT_TRUE(hole.ok()) << hole.describe();
+    start({{"caller", {{client_->addr4, 1}}},
+           {"web", {{server_->addr4, 8080}}},
+           {"gone", {{gone_, 8080}}}});
+  }
+  Process hold(unsigned count, const std::string& address, const std::string& more) {
+    std::vector<std::string> command{"hold", std::to_string(count), "--to",  address, "--port",
+                                     "8080", "--timeout",           "120000"};
+    if (!more.empty()) command.push_back(more);
+    return client_->spawn(peer(command), true);
+  }
+  double waited() { return metric(*agent_a_, "mesh_tls_handshakes_waited_total"); }
+  void expect_failures(const std::string& reason, double count) {
+    double seen = -1;
+    EXPECT_TRUE(eventually(
+        2 * kSettle,
+        [&] {
+          seen = metric(*agent_a_, "mesh_relay_dial_failures_total", {{"reason", reason}});
+          return seen == count;
+        },
+        reason))
+        << seen << " instead of " << count;
+  }
+
+  std::string gone_;
+};
+
+TEST_F(MeshLine, ManyAtOnceAreAllServed) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080", "--epoll", "--quiet"});
+  const unsigned count = in_guest() ? 50 : 500;
+  Process holding = hold(count, server_->addr4, "--echo");
+  EXPECT_EQ(wait_events(holding, "holding", 1, 120s)[0]["open"], count);
+  EXPECT_GT(waited(), 0);
+  EXPECT_EQ(metric(*agent_a_, "mesh_relay_dial_failures_total"), 0);
+  EXPECT_EQ(metric(*agent_a_, "mesh_tls_handshake_failures_total"), 0);
+}
+
+TEST_F(MeshLine, ABlackHoledWorkloadDelaysNobodyElse) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  Process holding = hold(20, gone_, "");
+  (void)wait_events(holding, "holding", 1, 120s);
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return waited() == 19; }, "19 wait"));
+  EXPECT_TRUE(run_client(*client_, server_->addr4, 8080).value("ok", false));
+  EXPECT_EQ(waited(), 19) << "the other workload has a line of its own";
+  // Two tries; the others have waited for as long as the second.
+  expect_failures("timeout", 20);
+}
+
+TEST_F(MeshLine, WhoHasClosedUsesNoTurn) {
+  const double denied = metric(*agent_a_, "mesh_denied_total");
+  Process holding = hold(5, gone_, "");
+  (void)wait_events(holding, "holding", 1, 120s);
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return waited() == 4; }, "4 wait"));
+  holding.close_stdin();
+  ASSERT_TRUE(holding.wait(60s));
+  expect_failures("no_record", 4);
+  expect_failures("timeout", 1);
+  EXPECT_EQ(metric(*agent_a_, "mesh_denied_total"), denied);
+}
+
 }  // namespace
 }  // namespace mesh::test

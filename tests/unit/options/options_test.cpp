@@ -105,6 +105,7 @@ TEST(Options, SaysWhatIsWrongInOneSentence) {
       {{"--node-cidr", "10.0.0.0/24", "--vip-cidr6", "fd00::/64"}, "--vip-cidr6"},
       {{"--node-cidr", "10.0.0.0/24", "--vip-cidr6", "2001:db8::/96"}, "--vip-cidr6"},
       {{"--node-cidr", "10.0.0.0/24", "--relay-threads", "257"}, "--relay-threads"},
+      {{"--node-cidr", "10.0.0.0/24", "--mesh-handshakes", "0"}, "--mesh-handshakes"},
       {{"--node-cidr", "10.0.0.0/24", "--drain-timeout", "-1"}, "--drain-timeout"},
       {{"--node-cidr", "10.0.0.0/24", "--restart-timeout", "0"}, "--restart-timeout"},
       {{"--node-cidr", "10.0.0.0/24", "--restart-timeout", "601"}, "--restart-timeout"},
@@ -163,6 +164,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   Env drain("MESH_AGENT_DRAIN_TIMEOUT", "7");
   Env restart("MESH_AGENT_RESTART_TIMEOUT", "90");
   Env threads("MESH_AGENT_RELAY_THREADS", "3");
+  Env handshakes("MESH_AGENT_MESH_HANDSHAKES", "5");
   Env tracing("MESH_AGENT_DISABLE_TRACING", "true");
   Env level("MESH_AGENT_LOG_LEVEL", "warn");
   Env format("MESH_AGENT_LOG_FORMAT", "json");
@@ -206,6 +208,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   EXPECT_EQ(o->drain_timeout, std::chrono::seconds(7));
   EXPECT_EQ(o->restart_timeout, std::chrono::seconds(90));
   EXPECT_EQ(o->relay_threads, 3u);
+  EXPECT_EQ(o->mesh_handshakes, 5u);
   EXPECT_TRUE(o->disable_tracing);
   EXPECT_EQ(o->log_level, "warn");
   EXPECT_EQ(o->log_format, log::Format::Json);
@@ -239,7 +242,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   for (auto at = help.find("\n  --"); at != help.npos; at = help.find("\n  --", at + 1)) ++flags;
   for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
   EXPECT_EQ(flags, variables) << help;
-  EXPECT_EQ(flags, 35u) << "a new flag belongs into this test";
+  EXPECT_EQ(flags, 36u) << "a new flag belongs into this test";
 }
 
 // Names, defaults and variables of flags have lines of their own, as long as they are.

@@ -4,6 +4,7 @@
 #include <deque>
 #include <mutex>
 
+#include "agent/relay/handshake_slots.h"
 #include "tests/support/certs.h"
 #include "tests/unit/relay/fixture.h"
 
@@ -34,6 +35,7 @@ class OutboundDialer final : public Dialer {
         return dialed;
       }
     }
+    if (!accepted.turn->begin(workload)) return dialed;
     UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     const SockAddr to(loopback(mesh_port_));
     if (::connect(fd.get(), to.get(), to.length) != 0 && errno != EINPROGRESS)
@@ -70,6 +72,7 @@ class OutboundDialer final : public Dialer {
     left_.clear();
   }
 
+  Address workload = loopback(0).address;  // whose handshakes are counted together
   std::string sni = "web";
   bool alpn = true;
   std::atomic<bool> keep{true};
@@ -161,6 +164,30 @@ class MeshLegTest : public RelayTest {
   std::uint64_t failures(Side side, ktls::HandshakeFailure reason) {
     return handshakes(side).failed[static_cast<std::size_t>(reason)].get();
   }
+  // One worker makes one leg at a time to a workload.
+  static PoolOptions one_at_a_time() {
+    PoolOptions options;
+    options.workers = 1;
+    options.max_handshakes_per_destination = 1;
+    return options;
+  }
+  // Clients of another workload, whose agent takes connections and says nothing.
+  std::vector<UniqueFd> clients_of_a_silent_peer(std::size_t count) {
+    silent_ = listening(4096, false);
+    auto dialer = std::make_shared<OutboundDialer>(port_of(silent_), port_of(backend_),
+                                                   context(mesh_.svid("caller")),
+                                                   *ktls::SpiffeId::parse(mesh_.uri("web")));
+    dialer->workload = *Address::parse("10.0.0.9");
+    UniqueFd plain = listening(4096, true);
+    const std::uint16_t entry = port_of(plain);
+    EXPECT_TRUE(pool_->listen(std::move(plain), 9, dialer));
+    std::vector<UniqueFd> clients;
+    while (clients.size() < count) {
+      clients.push_back(client_socket());
+      EXPECT_EQ(connect_to(clients.back(), entry), 0);
+    }
+    return clients;
+  }
   // One connection that says something both ways and ends cleanly.
   void exchange() {
     Pair pair = connect_pair(entry_);
@@ -173,6 +200,7 @@ class MeshLegTest : public RelayTest {
   }
 
   TestMesh mesh_;
+  UniqueFd silent_;
   std::shared_ptr<ktls::PskStore> psks_ = std::make_shared<ktls::PskStore>();
   std::shared_ptr<InboundDialer> server_;
   std::shared_ptr<OutboundDialer> client_;
@@ -440,6 +468,60 @@ TEST_F(MeshLegTest, TheTableShowsWhoIsBehindALeg) {
     EXPECT_EQ(row.tls.cipher, "TLS_AES_128_GCM_SHA256");
     EXPECT_FALSE(row.tls.kernel_tx);
   }
+}
+
+TEST_F(MeshLegTest, ManyAtOnceAreServedOneAfterTheOther) {
+  start_mesh(one_at_a_time());
+  std::vector<Pair> pairs(50);
+  for (auto& pair : pairs) {
+    pair.client = client_socket();
+    ASSERT_EQ(connect_to(pair.client, entry_), 0);
+    ASSERT_TRUE(send_all(pair.client, "x"));
+  }
+  for (auto& pair : pairs) {
+    pair.server = accept_backend();
+    ASSERT_EQ(receive(pair.server, 1), "x");
+  }
+  const auto out = handshakes(Side::Outbound);
+  EXPECT_GT(out.waited.get(), 0u);
+  EXPECT_EQ(out.full.get(), 1u) << "the others have its PSK";
+  EXPECT_EQ(out.resumed.get(), 49u);
+}
+
+TEST_F(MeshLegTest, APeerThatNeverAnswersDelaysNobodyElse) {
+  PoolOptions options = one_at_a_time();
+  options.handshake_timeout = 600s;
+  start_mesh(options);
+  auto silent = clients_of_a_silent_peer(5);
+  ASSERT_TRUE(eventually([&] { return handshakes(Side::Outbound).waited.get() == 4; }));
+  exchange();
+  EXPECT_EQ(handshakes(Side::Outbound).waited.get(), 4u);
+  // Whoever goes leaves the line at once.
+  for (std::size_t i = 1; i < silent.size(); ++i) reset(silent[i]);
+  EXPECT_TRUE(eventually([&] { return pool_->counters().reset.get() == 4; }));
+}
+
+TEST_F(MeshLegTest, WhoWaitsForAPeerThatNeverAnswersIsRefusedInTime) {
+  PoolOptions options = one_at_a_time();
+  options.handshake_timeout = 1s;
+  start_mesh(options);
+  const auto silent = clients_of_a_silent_peer(6);
+  // Two tries, and the others have waited for as long as the second.
+  for (const auto& client : silent) EXPECT_EQ(read_end(client), ECONNRESET);
+  EXPECT_EQ(dial_failures(DialReason::Handshake) + dial_failures(DialReason::Timeout), 6u);
+  EXPECT_GT(dial_failures(DialReason::Timeout), 0u);
+}
+
+TEST_F(MeshLegTest, WaitingHasALimitOfTimeAndOneOfLength) {
+  PoolOptions options = one_at_a_time();
+  options.handshake_timeout = 600s;
+  options.handshake_wait = 200ms;
+  options.max_handshakes_waiting = 2;
+  start_mesh(options);
+  const auto silent = clients_of_a_silent_peer(5);
+  EXPECT_TRUE(eventually([&] { return dial_failures(DialReason::Overloaded) == 4; }));
+  EXPECT_GE(handshakes(Side::Outbound).waited.get(), 2u);
+  EXPECT_EQ(pool_->active(), 1u);
 }
 
 }  // namespace
