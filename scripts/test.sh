@@ -9,8 +9,9 @@
 #   --no-vm           leave the VM rungs out
 #   --no-setup        install nothing (scripts/setup.sh does nothing either when all is there)
 #   --long            fuzz for minutes instead of seconds, run netns with sanitizers too, set MESH_LONG=1
-#                     for tests that have a longer form, give the rungs four times their time, compile with
-#                     other compilers and for arm64, build and try the image, link two guests by a cable
+#                     for tests that have a longer form, run what is natively otherwise in the guests too,
+#                     give the rungs four times their time, compile with other compilers and for arm64,
+#                     build and try the image, link two guests by a cable
 #   --build-dir DIR   default: build
 # Ends with a table and the line "N passed, N failed". A rung that could not run counts as a failure. Up to three
 # tests of bpfrun, netns or a guest that failed are run once more, alone; what passes then is named as unstable.

@@ -186,18 +186,20 @@ TEST_F(MeshBadInput, ThousandsThatNeverFinishHinderNobody) {
   const double timeouts = failed("timeout");
   const Labels limit{{"side", "inbound"}, {"limit", "handshakes"}};
   const double limited = metric(*agent_b_, "mesh_tls_limit_hits_total", limit);
+  // Those that say something cost an answer, which an emulated processor signs for tens of ms.
+  const unsigned saying = in_guest() ? 100 : count / 2;
+  const std::pair<unsigned, std::string> kinds[] = {{count - saying, ""}, {saying, hello()}};
   std::vector<Process> idlers;
-  for (const std::string& said : {std::string(), hello()})
-    idlers.push_back(
-        a_->host().spawn({"/usr/bin/python3", "-c", kIdlers, server_->addr4,
-                          std::to_string(kMeshPort), std::to_string(count / 2), said}));
+  for (const auto& [number, said] : kinds)
+    idlers.push_back(a_->host().spawn({"/usr/bin/python3", "-c", kIdlers, server_->addr4,
+                                       std::to_string(kMeshPort), std::to_string(number), said}));
   for (auto& idler : idlers) EXPECT_TRUE(idler.wait_output("open", 120s)) << idler.err();
   EXPECT_LT(memory_kib(*agent_b_), before + 200 * 1024) << "KiB more with " << count;
   for (int i = 0; i < 5; ++i) EXPECT_EQ(open.say("still here")["reply"], "still here");
   EXPECT_TRUE(reached());
-  for (auto& idler : idlers) {
-    EXPECT_TRUE(idler.wait_output(fmt::format("closed {}", count / 2), 60s)) << idler.out();
-  }
+  for (std::size_t i = 0; i < idlers.size(); ++i)
+    EXPECT_TRUE(idlers[i].wait_output(fmt::format("closed {}", kinds[i].first), 60s))
+        << idlers[i].out();
   // All of them are accounted for, and the handshakes of others have not been among them.
   EXPECT_TRUE(eventually(
       kSettle,

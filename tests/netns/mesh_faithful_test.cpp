@@ -24,15 +24,46 @@ unsigned within_descriptors(unsigned connections) {
   return static_cast<unsigned>(room);
 }
 
-class MeshFaithful : public TwoNodes {
+// The parameter: who makes the records. The kernel does where it can, the agent if it is told to.
+class MeshFaithful : public TwoNodes, public ::testing::WithParamInterface<std::string> {
  protected:
   void SetUp() override {
     TwoNodes::SetUp();
     if (!a_) return;
+    if (GetParam() == "agent") extra_flags = {"--disable-kernel-tls"};
     // Ports are of no account by the pods' own addresses.
     start({{"caller", {{client_->addr4, 1}, {client_->addr6, 1}}},
            {"web", {{server_->addr4, 8080}}},
            {"web6", {{server_->addr6, 8086}}}});
+  }
+
+  // Most of it to the one address, some to the other, which is of the other family.
+  void expect_every_way(const std::string& one, const std::string& other) {
+    SCOPED_TRACE(one);
+    const std::uint64_t bulk = (in_guest() ? 8 : 64) * kMiB;
+    // In a guest without KVM a second moves a few MiB.
+    const std::uint64_t both = long_form() ? 1024 * kMiB : bulk;
+    expect_exchange(one, 9000,
+                    {.to_server = both, .to_client = both, .limit = long_form() ? 1800s : 200s});
+    expect_exchange(other, 9001,
+                    {.to_server = bulk / 4, .to_client = bulk / 4, .more = {"--nonblock"}});
+    // One side ends its direction long before the other.
+    expect_exchange(one, 9002, {.to_server = 0, .to_client = 2 * kMiB, .client = {"--half-close"}});
+    expect_exchange(other, 9003,
+                    {.to_server = 2 * kMiB, .to_client = 0, .server = {"--half-close"}});
+    expect_exchange(one, 9004,
+                    {.to_server = kMiB, .to_client = 3 * kMiB, .more = {"--half-close"}});
+    expect_who_speaks_first();
+    expect_resets(one);
+    const std::uint64_t single = in_guest() ? 2'000 : 20'000;
+    expect_exchange(one, 9005,
+                    {.to_server = single, .to_client = single, .more = {"--max-chunk", "1"}});
+    expect_exchange(
+        one, 9006,
+        {.to_server = bulk / 4, .to_client = bulk / 4, .more = {"--max-chunk", "1048576"}});
+    expect_exchange(other, 9007,
+                    {.to_server = kMiB, .to_client = kMiB, .more = {"--connections", "8"}});
+    expect_a_slow_reader_is_waited_for(one);
   }
 
   void expect_who_speaks_first() {
@@ -43,27 +74,27 @@ class MeshFaithful : public TwoNodes {
     EXPECT_EQ(run_client(*client_, server_->addr4, 8002, {"--no-shutdown"})["reply"], "hello");
   }
 
-  void expect_resets() {
+  void expect_resets(const std::string& address) {
     Process server = start_server(*server_, {"rst", "--port", "8003", "--after", "5"});
-    const auto seen = run_client(*client_, server_->addr4, 8003);
+    const auto seen = run_client(*client_, address, 8003);
     EXPECT_EQ(seen["errno"], "ECONNRESET") << seen;
     Process echo = start_server(*server_, {"echo-server", "--port", "8004"});
-    EXPECT_EQ(run_peer(*client_, {"rst", "--to", server_->addr4, "--port", "8004"})["ok"], true);
+    EXPECT_EQ(run_peer(*client_, {"rst", "--to", address, "--port", "8004"})["ok"], true);
     EXPECT_EQ(wait_events(echo, "close", 1, 20s)[0]["end"], "ECONNRESET");
     // A process that dies with its connection open sends what is left and a FIN, not a reset.
-    InteractiveClient client(*client_, server_->addr4, 8004);
+    InteractiveClient client(*client_, address, 8004);
     EXPECT_EQ(client.say("hello")["reply"], "hello");
     client.process().kill();
     EXPECT_EQ(wait_events(echo, "close", 2, 20s)[1]["end"], "eof");
   }
 
-  void expect_a_slow_reader_is_waited_for() {
+  void expect_a_slow_reader_is_waited_for(const std::string& address) {
     Process reader = start_server(*server_, {"no-read", "--port", "8005"});
     const auto before = std::pair(memory_kib(*agent_a_), memory_kib(*agent_b_));
     std::vector<Process> sources;
     for (int i = 0; i < 4; ++i)
-      sources.push_back(client_->spawn(peer({"source", "--to", server_->addr4, "--port", "8005",
-                                             "--bytes", "1000000000", "--until-blocked", "2000"}),
+      sources.push_back(client_->spawn(peer({"source", "--to", address, "--port", "8005", "--bytes",
+                                             "1000000000", "--until-blocked", "2000"}),
                                        true));
     for (auto& source : sources) {
       const auto filled = wait_events(source, "filled", 1, 60s)[0];
@@ -74,10 +105,10 @@ class MeshFaithful : public TwoNodes {
     EXPECT_LT(memory_kib(*agent_a_), before.first + 8 * 1024);
     EXPECT_LT(memory_kib(*agent_b_), before.second + 8 * 1024);
     // Nobody else waits.
-    expect_exchange(server_->addr4, 8006, {.to_server = 100'000, .to_client = 100'000});
+    expect_exchange(address, 8006, {.to_server = 100'000, .to_client = 100'000});
     // What was slow comes to its end, too.
     expect_exchange(
-        server_->addr4, 8007,
+        address, 8007,
         {.to_server = in_guest() ? kMiB : 4 * kMiB, .to_client = 1, .server = {"--slow", "500"}});
   }
 
@@ -99,34 +130,14 @@ class MeshFaithful : public TwoNodes {
   }
 };
 
-TEST_F(MeshFaithful, EveryByteInEveryWay) {
-  const std::uint64_t bulk = (in_guest() ? 8 : 64) * kMiB;
-  // In a guest without KVM a second moves a few MiB.
-  const std::uint64_t both = long_form() ? 1024 * kMiB : bulk;
-  expect_exchange(server_->addr4, 9000,
-                  {.to_server = both, .to_client = both, .limit = long_form() ? 1800s : 200s});
-  expect_exchange(server_->addr6, 9001,
-                  {.to_server = bulk / 4, .to_client = bulk / 4, .more = {"--nonblock"}});
-  // One side ends its direction long before the other.
-  expect_exchange(server_->addr4, 9002,
-                  {.to_server = 0, .to_client = 2 * kMiB, .client = {"--half-close"}});
-  expect_exchange(server_->addr6, 9003,
-                  {.to_server = 2 * kMiB, .to_client = 0, .server = {"--half-close"}});
-  expect_exchange(server_->addr4, 9004,
-                  {.to_server = kMiB, .to_client = 3 * kMiB, .more = {"--half-close"}});
-  expect_who_speaks_first();
-  expect_resets();
-  const std::uint64_t single = in_guest() ? 2'000 : 20'000;
-  expect_exchange(server_->addr4, 9005,
-                  {.to_server = single, .to_client = single, .more = {"--max-chunk", "1"}});
-  expect_exchange(
-      server_->addr4, 9006,
-      {.to_server = bulk / 4, .to_client = bulk / 4, .more = {"--max-chunk", "1048576"}});
-  expect_exchange(server_->addr6, 9007,
-                  {.to_server = kMiB, .to_client = kMiB, .more = {"--connections", "8"}});
-  expect_a_slow_reader_is_waited_for();
+TEST_P(MeshFaithful, EveryByteInEveryWay) {
+  // The short form has each kind of records with one family, the long one all four.
+  if (long_form() || GetParam() == "kernel") expect_every_way(server_->addr4, server_->addr6);
+  if (long_form() || GetParam() == "agent") expect_every_way(server_->addr6, server_->addr4);
   expect_many_at_once();
+  const bool kernel = GetParam() == "kernel" && kernel_makes_records();
   for (auto* agent : {&*agent_a_, &*agent_b_}) {
+    EXPECT_EQ(metric(*agent, "mesh_tls_user_space_total") > 0, !kernel);
     EXPECT_EQ(metric(*agent, "mesh_tls_handshake_failures_total"), 0);
     EXPECT_EQ(metric(*agent, "mesh_tls_limit_hits_total"), 0);
     EXPECT_EQ(metric(*agent, "mesh_relay_dial_failures_total"), 0)
@@ -134,7 +145,7 @@ TEST_F(MeshFaithful, EveryByteInEveryWay) {
   }
 }
 
-TEST_F(MeshFaithful, LossAndDelayOnTheCable) {
+TEST_P(MeshFaithful, LossAndDelayOnTheCable) {
   const auto shape = [](const Node& at, const Node& towards) {
     return at.host().run({"tc", "qdisc", "add", "dev", cable_device(towards), "root", "netem",
                           "loss", "2%", "delay", "25ms"});
@@ -149,6 +160,9 @@ TEST_F(MeshFaithful, LossAndDelayOnTheCable) {
       server_->addr6, 9001,
       {.to_server = 20'000, .to_client = 20'000, .more = {"--connections", "8"}, .limit = 120s});
 }
+
+INSTANTIATE_TEST_SUITE_P(By, MeshFaithful, ::testing::Values("kernel", "agent"),
+                         [](const auto& with) { return with.param; });
 
 }  // namespace
 }  // namespace mesh::test

@@ -34,15 +34,17 @@ std::string ask_raw(const std::string& path, const std::string& line) {
 
 TEST_F(Takeover, OpenConnectionsGoOnAndNobodyIsRefused) {
   start_all();
-  const unsigned count = long_form() ? 1000 : 200;
-  const std::string pause = std::to_string(count / 2);
+  // A load that takes an emulated processor whole is refused: a heartbeat a second late is none.
+  const unsigned count = in_guest() ? 10 : long_form() ? 1000 : 200;
+  const unsigned few = in_guest() ? 2 : 10;
+  const std::string pause = std::to_string(in_guest() ? 500 : count / 2);
   start_load(vip4("web"), count, {"--interval", pause, "--connects", "2"});
-  start_load(vip6("web"), 10, {"--interval", pause, "--connects", "1"});
+  start_load(vip6("web"), few, {"--interval", pause, "--connects", "1"});
   start_load(vip4("near"), count, {"--interval", pause, "--connects", "2"});
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < (in_guest() ? 1 : 3); ++round) {
     for (auto* agent : {&*agent_a_, &*agent_b_}) {
       expect_taken_over(*agent);
-      expect_go_on(*agent, agent == &*agent_a_ ? 2 * count + 10 : count + 10);
+      expect_go_on(*agent, agent == &*agent_a_ ? 2 * count + few : count + few);
       expect_nothing_was_reset(*agent);
     }
   }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What scripts/test.sh runs in a guest: the smoke test, then the tests that need a kernel (ctest labels
-# bpfrun and netns) from a build directory of the host, then a look for what they left behind.
+# bpfrun and netns, with MESH_LONG netnsnative too) from a build directory of the host, then a look for what they left
+# behind.
 #
 # Usage: scripts/vm/run.sh --share RESULTS -- tests/vm/run_rungs.sh BUILD_DIR RESULTS [CTEST_ARG...]
 # Leaves in RESULTS: smoke.txt and leftovers.txt (PASS/FAIL lines), ctest.xml (JUnit), ctest.xml.again of up to three
@@ -25,7 +26,14 @@ export MESH_REQUIRE_ROOT=1
 
 "$here/smoke_test.sh" | tee "$results/smoke.txt" || failed=1
 
-ctest --test-dir "$build" -L '^(bpfrun|netns)$' -j 1 --no-tests=error --output-on-failure \
+labels='bpfrun|netns'
+chosen=()
+if [[ -n ${MESH_LONG:-} ]]; then
+  # All but what is about etcd and files rather than a kernel.
+  labels+='|netnsnative'
+  chosen=(-E '^netnsnative\.(EtcdEngine|StoreCommands|StoreSource|Scale)\.')
+fi
+ctest --test-dir "$build" -L "^($labels)\$" "${chosen[@]}" -j 1 --no-tests=error --output-on-failure \
   --output-junit "$results/ctest.xml" "$@" || {
   failed=1 # scripts/test.sh counts
   attempt_again "$build" "$results/ctest.xml" "$results/ctest.xml.again"
