@@ -41,6 +41,9 @@ die() {
   exit 1
 }
 
+# Tests: a program in Go, whose toolchain a machine may have from elsewhere.
+command -v go >/dev/null || PACKAGES+=(golang-go)
+
 # Prints the packages of the list that are not installed, one a line.
 missing_packages() {
   local installed

@@ -9,10 +9,13 @@ set -uo pipefail
 CONTROL=/run/mesh-vm
 # shellcheck source=/dev/null
 . "$CONTROL/config" # KERNEL_DIR, CWD, SHARES, MODULES, INTERACTIVE, SYSTEMD
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+export HOME=/root
 export MESH_VM=$KERNEL_DIR
 # shellcheck source=/dev/null
-. "$CONTROL/environment"
+. "$CONTROL/environment" # and the caller's PATH: its root file system is ours
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:${PATH:-}
+# What systemd gives a service (DefaultLimitNOFILE).
+ulimit -Hn 524288
 out=/dev/ttyS1
 
 say() { printf 'vm: %s\n' "$*" >>"$CONTROL/messages"; }

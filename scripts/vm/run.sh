@@ -19,7 +19,7 @@
 #   --append STRING         added to the kernel's command line
 #   --console FILE          keep the kernel's messages there
 #   --shell                 a terminal in the guest (COMMAND, or bash); leave it with exit
-# The guest sees all files at their paths on the host, the working directory and the variables
+# The guest sees all files at their paths on the host, the working directory, PATH and the variables
 # MESH_*, GTEST_*, ASAN_OPTIONS and UBSAN_OPTIONS; MESH_VM is set. cgroup2 is at /sys/fs/cgroup, bpffs,
 # tracefs, debugfs are mounted, /run and /dev/shm are empty, lo is up, there is no other network but the --link.
 # Exit status: the command's; 124 after the time limit, 125 when the guest could not be prepared, 130
@@ -230,7 +230,7 @@ fi
 {
   while read -r name; do
     printf 'export %s=%q\n' "$name" "${!name}"
-  done < <(compgen -e | grep -E '^(MESH_|GTEST_|(ASAN|UBSAN)_OPTIONS$)' | grep -v '^MESH_VM')
+  done < <(compgen -e | grep -E '^(PATH$|MESH_|GTEST_|(ASAN|UBSAN)_OPTIONS$)' | grep -v '^MESH_VM')
 } >"$control/environment"
 {
   printf 'exec'
