@@ -42,7 +42,9 @@ class MeshFaithful : public TwoNodes, public ::testing::WithParamInterface<std::
     SCOPED_TRACE(one);
     const std::uint64_t bulk = (in_guest() ? 8 : 64) * kMiB;
     // In a guest without KVM a second moves a few MiB.
-    const std::uint64_t both = long_form() ? 1024 * kMiB : bulk;
+    // Emulated AES takes minutes for what a processor does in a second.
+    const bool emulated = in_guest() && GetParam() == "agent";
+    const std::uint64_t both = long_form() ? (emulated ? 128 : 1024) * kMiB : bulk;
     expect_exchange(one, 9000,
                     {.to_server = both, .to_client = both, .limit = long_form() ? 1800s : 200s});
     expect_exchange(other, 9001,
@@ -112,15 +114,46 @@ class MeshFaithful : public TwoNodes, public ::testing::WithParamInterface<std::
         {.to_server = in_guest() ? kMiB : 4 * kMiB, .to_client = 1, .server = {"--slow", "500"}});
   }
 
-  void expect_many_at_once() {
+  void expect_no_failures() {
+    const bool kernel = GetParam() == "kernel" && kernel_makes_records();
+    for (auto* agent : {&*agent_a_, &*agent_b_}) {
+      EXPECT_EQ(metric(*agent, "mesh_tls_user_space_total") > 0, !kernel);
+      EXPECT_EQ(metric(*agent, "mesh_tls_handshake_failures_total"), 0);
+      EXPECT_EQ(metric(*agent, "mesh_tls_limit_hits_total"), 0);
+      EXPECT_EQ(metric(*agent, "mesh_relay_dial_failures_total"), 0)
+          << agent->metrics().dump("mesh_relay_dial_failures_total");
+    }
+  }
+
+  // What both agents and both pods' kernels have of a connection that does not go on.
+  std::string what_is_known_of(const std::string& local) {
+    std::string text;
+    for (auto* agent : {&*agent_a_, &*agent_b_}) {
+      std::map<std::string, unsigned> states;
+      for (const auto& one : agent->connections_json()) {
+        ++states[one.value("state", "open") + " " + one.value("path", "")];
+        if (one.dump().find(local) != std::string::npos) text += "\n" + one.dump();
+      }
+      for (const auto& [state, number] : states) text += fmt::format("\n{} {}", number, state);
+      text += "\n" + agent->metrics().dump("mesh_relay_") + agent->metrics().dump("mesh_tls_");
+    }
+    const std::string port = local.substr(local.rfind(':') + 1);
+    for (const auto* pod : {client_, server_})
+      text += "\n" +
+              pod->run({"ss", "-tneoi", "( sport = :" + port + " or dport = :" + port + " )"}).out;
+    return text;
+  }
+
+  void expect_many_open() {
     Process echo = start_server(*server_, {"echo-server", "--port", "8008", "--epoll", "--quiet"});
     const unsigned count = within_descriptors(long_form() ? 10'000 : in_guest() ? 200 : 1'000);
     Process holding = client_->spawn(
         peer({"hold", std::to_string(count), "--echo", "--to", server_->addr4, "--port", "8008",
-              // Handshakes go on side by side: in a guest the first is hardly done before the last.
-              "--timeout", in_guest() ? "120000" : "10000"}),
+              // A handshake may cost an emulated processor a tenth of a second.
+              "--at-once", in_guest() ? "100" : "0", "--timeout", in_guest() ? "60000" : "10000"}),
         true);
-    const auto held = wait_events(holding, "holding", 1, long_form() ? 900s : 300s)[0];
+    const auto held = wait_events(holding, "holding", 1, long_form() ? 2400s : 300s)[0];
+    EXPECT_TRUE(held["ok"]) << held << what_is_known_of(held["local"]);
     EXPECT_EQ(held["open"], count) << held;
     EXPECT_EQ(metric(*agent_a_, "mesh_relay_connections_active"), count);
     holding.close_stdin();
@@ -134,15 +167,12 @@ TEST_P(MeshFaithful, EveryByteInEveryWay) {
   // The short form has each kind of records with one family, the long one all four.
   if (long_form() || GetParam() == "kernel") expect_every_way(server_->addr4, server_->addr6);
   if (long_form() || GetParam() == "agent") expect_every_way(server_->addr6, server_->addr4);
-  expect_many_at_once();
-  const bool kernel = GetParam() == "kernel" && kernel_makes_records();
-  for (auto* agent : {&*agent_a_, &*agent_b_}) {
-    EXPECT_EQ(metric(*agent, "mesh_tls_user_space_total") > 0, !kernel);
-    EXPECT_EQ(metric(*agent, "mesh_tls_handshake_failures_total"), 0);
-    EXPECT_EQ(metric(*agent, "mesh_tls_limit_hits_total"), 0);
-    EXPECT_EQ(metric(*agent, "mesh_relay_dial_failures_total"), 0)
-        << agent->metrics().dump("mesh_relay_dial_failures_total");
-  }
+  expect_no_failures();
+}
+
+TEST_P(MeshFaithful, ManyAreOpen) {
+  expect_many_open();
+  expect_no_failures();
 }
 
 TEST_P(MeshFaithful, LossAndDelayOnTheCable) {

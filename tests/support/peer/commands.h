@@ -80,7 +80,8 @@ struct ManyOptions {
   ConnectOptions connect;
   unsigned count = 1;
   unsigned parallel = 1;
-  bool echo = false;  // hold: once all are open, a byte each and its echo
+  bool echo = false;     // hold: a byte each and its echo
+  unsigned at_once = 0;  // hold: so many wait for their echo at a time; 0: all
   // hold: once all are open, sends to all of them until nothing can be queued for so many ms
   unsigned fill_ms = 0;
 };

@@ -78,6 +78,7 @@ class EpollEcho {
   }
 
   int run() {
+    raise_file_limit();
     std::array<epoll_event, 64> events;
     while (true) {
       const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
@@ -85,7 +86,7 @@ class EpollEcho {
       for (int i = 0; i < n; ++i) {
         const int fd = events[static_cast<std::size_t>(i)].data.fd;
         if (fd == listener_.get()) {
-          accept_all();
+          if (const int error = accept_all(); error != 0) return emit_failure("accept", error);
         } else {
           serve_one(fd);
         }
@@ -108,13 +109,15 @@ class EpollEcho {
     (void)::epoll_ctl(epoll_.get(), operation, fd, &event);
   }
 
-  void accept_all() {
+  // 0 or the errno; whoever waits would otherwise wait in vain.
+  int accept_all() {
     while (true) {
       sockaddr_storage from{};
       socklen_t length = sizeof from;
       UniqueFd fd(::accept4(listener_.get(), reinterpret_cast<sockaddr*>(&from), &length,
                             SOCK_CLOEXEC | SOCK_NONBLOCK));
-      if (!fd) return;
+      if (!fd && (errno == EAGAIN || errno == ECONNABORTED)) return 0;
+      if (!fd) return errno;
       if (!options_.listen.quiet) {
         emit({{"event", "accept"},
               {"number", accepted_},

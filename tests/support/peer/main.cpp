@@ -139,8 +139,9 @@ int main(int argc, char** argv) {
   auto* hold_command =
       app.add_subcommand("hold", "Opens N connections, keeps them until stdin ends");
   hold_command->add_option("count", hold_options.count, "N")->required();
-  hold_command->add_flag("--echo", hold_options.echo,
-                         "Once all are open, one byte and its echo each");
+  hold_command->add_flag("--echo", hold_options.echo, "One byte and its echo each");
+  hold_command->add_option("--at-once", hold_options.at_once,
+                           "With --echo: open no more while so many wait for theirs (0: all)");
   hold_command->add_option("--fill", hold_options.fill_ms,
                            "Once all are open, send to all until nothing can be queued for so "
                            "many ms");

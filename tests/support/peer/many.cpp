@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Many connections: hold keeps them, shortlived opens and closes them as fast as it can.
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,13 +15,6 @@
 
 namespace mesh::peer {
 namespace {
-
-void raise_file_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // EMFILE is reported if it was not enough
-}
 
 // Connect, one byte, FIN, wait for the other end's FIN. 0 or the errno. Waits in poll(2) and never
 // inside recv(2), which an accelerated connection does not bear.
@@ -70,26 +62,38 @@ int fill_all(const std::vector<UniqueFd>& open, unsigned idle_ms) {
 int hold(const ManyOptions& options) {
   raise_file_limit();
   std::vector<UniqueFd> open;
+  std::size_t answered = 0;
+  // What has not worked stays as it is until stdin ends, so that it can be looked at.
+  const auto failed = [&](const char* stage, std::size_t which, int error) {
+    emit({{"ok", false},
+          {"event", "holding"},
+          {"stage", stage},
+          {"errno", errno_name(error)},
+          {"open", open.size()},
+          {"answered", answered},
+          {"local", which < open.size() ? own_name(open[which].get()) : ""}});
+    wait_stdin_eof();
+    return 1;
+  };
+  const auto next_answer = [&] {
+    char byte = 0;
+    const ssize_t n = ::recv(open[answered].get(), &byte, 1, 0);
+    if (n != 1 || byte != 'x') return n < 0 ? errno : EPROTO;
+    ++answered;
+    return 0;
+  };
   for (unsigned i = 0; i < options.count; ++i) {
     auto fd = connect_to(options.connect);
-    if (!fd) {
-      emit({{"ok", false},
-            {"stage", "connect"},
-            {"errno", errno_name(fd.error().code.value())},
-            {"open", open.size()}});
-      return 1;
-    }
+    if (!fd) return failed("connect", open.size(), fd.error().code.value());
     open.push_back(std::move(*fd));
+    if (!options.echo) continue;
+    if (const int error = send_all(open.back().get(), "x"); error != 0)
+      return failed("send", open.size() - 1, error);
+    if (options.at_once != 0 && open.size() - answered >= options.at_once)
+      if (const int error = next_answer(); error != 0) return failed("recv", answered, error);
   }
-  if (options.echo) {
-    for (const auto& fd : open)
-      if (const int error = send_all(fd.get(), "x"); error != 0) return emit_failure("send", error);
-    for (const auto& fd : open) {
-      char byte = 0;
-      const ssize_t n = ::recv(fd.get(), &byte, 1, 0);
-      if (n != 1 || byte != 'x') return emit_failure("recv", n < 0 ? errno : EPROTO);
-    }
-  }
+  while (options.echo && answered < open.size())
+    if (const int error = next_answer(); error != 0) return failed("recv", answered, error);
   emit({{"ok", true}, {"event", "holding"}, {"open", open.size()}});
   if (options.fill_ms > 0 && !open.empty())
     if (const int error = fill_all(open, options.fill_ms); error != 0)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -63,6 +64,13 @@ std::string name_by(Call call, int fd) {
 }
 
 }  // namespace
+
+void raise_file_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 std::string own_name(int fd) {
   return name_by([](int s, sockaddr* a, socklen_t* l) { return ::getsockname(s, a, l); }, fd);

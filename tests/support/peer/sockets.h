@@ -25,6 +25,8 @@ int emit_failure(std::string_view stage, int error);
 
 // "1.2.3.4:80" or "[::ffff:1.2.3.4]:80": the form shows the family that the socket has.
 std::string show(const sockaddr_storage& address);
+// The soft limit of descriptors up to the hard one; EMFILE is reported if that is not enough.
+void raise_file_limit();
 std::string own_name(int fd);   // getsockname
 std::string peer_name(int fd);  // getpeername; the errno's name if it fails
 
