@@ -22,15 +22,8 @@ inline std::vector<std::string> polling(std::vector<std::string> arguments = {})
 
 inline bool in_vm() { return std::getenv("MESH_VM") != nullptr; }
 
-class Accel : public MeshTest {
+class Accel : public PodPair {
  protected:
-  void SetUp() override {
-    MeshTest::SetUp();
-    if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
-  }
-
   // Reads the agent's word for it; under a supported kernel there is only one right answer.
   void serve(const std::string& protocol = "tcp", std::uint16_t port = kPort) {
     apply(
@@ -141,8 +134,6 @@ class Accel : public MeshTest {
                     count);
   }
 
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
   bool accelerated_ = false;
   bool ipv6_ = false;  // of duplex()
   // Emulated guests do some 2 % of what the host does.

@@ -10,13 +10,11 @@ namespace {
 using namespace std::chrono_literals;
 
 // "web" by the local path and "relayed" by two legs, in the same pod.
-class Capture : public MeshTest {
+class Capture : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     apply({{"caller", {{client_->addr4, 1}}},
            {"web", {{server_->addr4, 8080}}},
            {"relayed", {{server_->addr4, 8081}}, "tcp", kTwoleg}});
@@ -41,9 +39,6 @@ class Capture : public MeshTest {
     EXPECT_EQ(unmapped(accepted["accept"]), unmapped(seen["getsockname"]));
     EXPECT_EQ(accepted["getpeername"], accepted["accept"]);
   }
-
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
 };
 
 TEST_F(Capture, LocalPathKeepsTheNamesOnBothEnds) {

@@ -17,13 +17,11 @@ unsigned connections() {
   return brief ? 6'000 : 100'000;
 }
 
-class Churn : public MeshTest {
+class Churn : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     // A tuple rests for a minute after its connection (TIME_WAIT): there have to be enough of them.
     for (Pod* pod : {client_, server_}) {
       pod->sysctl("net.ipv4.ip_local_port_range", "2048 64999");
@@ -60,8 +58,6 @@ class Churn : public MeshTest {
     return all;
   }
 
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
   std::vector<Process> servers_;
 };
 

@@ -9,13 +9,11 @@ using namespace std::chrono_literals;
 using ::testing::AnyOf;
 using ::testing::Eq;
 
-class Deny : public MeshTest {
+class Deny : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     outside_ = &node().add_outside("o");
     apply({{"caller", {{client_->addr4, 1}}},
            {"web", {{server_->addr4, 8080}}},
@@ -30,8 +28,6 @@ class Deny : public MeshTest {
 
   static std::string failure(const nlohmann::json& seen) { return seen.value("errno", "none"); }
 
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
   Outside* outside_ = nullptr;
   std::optional<Process> echo_;
   std::optional<Process> open_;

@@ -38,13 +38,11 @@ if kind == 'connected':
 print(json.dumps(out))
 )py";
 
-class Dns : public MeshTest {
+class Dns : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     second_ = &node().add_outside("world");
     first_resolver_.emplace(
         resolver(node().host(), {node().gateway4(), node().gateway6()}, "192.0.2.7"));
@@ -104,8 +102,6 @@ class Dns : public MeshTest {
   }
 
   const std::string name_ = "web.virtual.consul";
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
   Outside* second_ = nullptr;
   std::optional<Process> first_resolver_, second_resolver_;
 };

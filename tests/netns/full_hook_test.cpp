@@ -15,13 +15,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class FullHook : public MeshTest {
+class FullHook : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     other_ = &node().add_pod("other");
     outside_ = &node().add_outside("o");
     for (const Pod* pod : {server_, other_})
@@ -36,7 +34,7 @@ class FullHook : public MeshTest {
   void TearDown() override {
     if (agent_) ::kill(agent().pid(), SIGCONT);
     servers_.clear();
-    MeshTest::TearDown();
+    PodPair::TearDown();
   }
 
   void detach_inbound(const Pod& pod) {
@@ -60,8 +58,6 @@ class FullHook : public MeshTest {
     return count;
   }
 
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
   Pod* other_ = nullptr;
   Outside* outside_ = nullptr;
   std::vector<Process> servers_;

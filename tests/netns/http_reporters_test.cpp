@@ -64,13 +64,11 @@ for step in sys.argv[3:]:
 
 std::string get(const std::string& path) { return "GET " + path + " HTTP/1.1\\r\\n\\r\\n"; }
 
-class HttpReporters : public MeshTest {
+class HttpReporters : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     process_.emplace(server_->spawn({"/usr/bin/python3", "-c", kServer, "80", "81", "82"}));
     ASSERT_TRUE(process_->wait_lines(3, kSettle)) << process_->err();
     apply({{"caller", {{client_->addr4, 1}}},
@@ -112,8 +110,6 @@ class HttpReporters : public MeshTest {
     expect_metric("mesh_events_total", {{"event", event}}, count);
   }
 
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
   std::optional<Process> process_;
 };
 

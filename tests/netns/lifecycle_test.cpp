@@ -19,13 +19,11 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-class Lifecycle : public MeshTest {
+class Lifecycle : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     local_.emplace(start_server(*server_, {"echo-server", "--port", "8080"}));
     relayed_.emplace(start_server(*server_, {"echo-server", "--port", "8081"}));
   }
@@ -59,8 +57,6 @@ class Lifecycle : public MeshTest {
         .out;
   }
 
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
   std::optional<Process> local_;
   std::optional<Process> relayed_;
 };

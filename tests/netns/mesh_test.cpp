@@ -139,6 +139,13 @@ void MeshTest::expect_metric(const std::string& name, const Labels& labels, doub
       fmt::format("{}{{{}}} is {}", name, text, wanted)));
 }
 
+void PodPair::SetUp() {
+  MeshTest::SetUp();
+  if (!node_) return;
+  client_ = &node().add_pod("client");
+  server_ = &node().add_pod("server");
+}
+
 std::string host_of(const std::string& name) {
   std::string host = name.substr(0, name.rfind(':'));
   if (host.starts_with('[')) host = host.substr(1, host.size() - 2);

@@ -74,6 +74,15 @@ class MeshTest : public ::testing::Test {
   std::string vip(const std::string& service, const std::string& key);
 };
 
+// The same with a pod that calls and one that is called.
+class PodPair : public MeshTest {
+ protected:
+  void SetUp() override;
+
+  Pod* client_ = nullptr;
+  Pod* server_ = nullptr;
+};
+
 // "a.b.c.d:p" or "[v6]:p" without the port.
 std::string host_of(const std::string& name);
 std::string port_of(const std::string& name);

@@ -12,14 +12,12 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class OwnCgroup : public MeshTest {
+class OwnCgroup : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
     outside_.emplace(must(ScratchCgroup::create("outside"), "test"));
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     for (const char* port : {"8080", "8081"})
       servers_.push_back(start_server(*server_, {"echo-server", "--port", port}));
     services_ = {{"caller", {{client_->addr4, 1}}},
@@ -28,7 +26,7 @@ class OwnCgroup : public MeshTest {
   }
   void TearDown() override {
     servers_.clear();
-    MeshTest::TearDown();
+    PodPair::TearDown();
     outside_.reset();
   }
 
@@ -52,8 +50,6 @@ class OwnCgroup : public MeshTest {
   }
 
   std::optional<ScratchCgroup> outside_;
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
   std::vector<Process> servers_;
   std::vector<TestService> services_;
 };

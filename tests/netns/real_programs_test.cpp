@@ -16,15 +16,8 @@ using namespace std::chrono_literals;
 
 constexpr auto kProgramLimit = 60s;
 
-class RealPrograms : public MeshTest {
+class RealPrograms : public PodPair {
  protected:
-  void SetUp() override {
-    MeshTest::SetUp();
-    if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
-  }
-
   void serve(const std::string& protocol, std::uint16_t local, std::uint16_t relayed) {
     apply({{"caller", {{client_->addr4, 1}}},
            {"app", {{server_->addr4, local}}, protocol, {}},
@@ -78,9 +71,6 @@ class RealPrograms : public MeshTest {
                     count);
     }
   }
-
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
 };
 
 TEST_F(RealPrograms, CurlAndNginxAreCountedExactly) {

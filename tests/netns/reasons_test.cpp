@@ -10,13 +10,11 @@ namespace {
 
 using namespace std::chrono_literals;
 
-class Reasons : public MeshTest {
+class Reasons : public PodPair {
  protected:
   void SetUp() override {
-    MeshTest::SetUp();
+    PodPair::SetUp();
     if (!node_) return;
-    client_ = &node().add_pod("client");
-    server_ = &node().add_pod("server");
     apply(services());
     wait_enrolled(*client_);
     wait_enrolled(*server_);
@@ -36,9 +34,6 @@ class Reasons : public MeshTest {
                    {"source", "caller"}},
                   count);
   }
-
-  Pod* client_ = nullptr;
-  Pod* server_ = nullptr;
 };
 
 // Destinations beyond the node, because those of the mesh are refused before they can fail.
