@@ -20,6 +20,14 @@ void raise_descriptor_limit() {
   (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+std::string outside_of(const std::string& cgroup_root) {
+  return fmt::format(
+      "this process is in a cgroup outside of --cgroup-root {}, so its sockets pass no hook and "
+      "relayed connections are reset: start it in a cgroup below, or give a --cgroup-root that "
+      "holds it and every pod",
+      cgroup_root);
+}
+
 }  // namespace
 
 Status App::start() {
@@ -76,15 +84,21 @@ Status App::start_endpoints() {
 Status App::look_for_own_sockets() {
   const auto seen = datapath_->sees_own_sockets();
   if (!seen) return tl::unexpected(seen.error());
-  if (*seen) return {};
-  outside_ = fmt::format(
-      "this process is in a cgroup outside of --cgroup-root {}, so its sockets pass no hook and "
-      "relayed connections are reset: start it in a cgroup below, or give a --cgroup-root that "
-      "holds it and every pod",
-      options_.cgroup_root);
-  if (former_) return fail("{}", outside_);
-  log::warn("degraded: cgroup: {}", outside_);
+  if (former_ && !*seen) return fail("{}", outside_of(options_.cgroup_root));
+  note_own_cgroup(*seen);
   return {};
+}
+
+// A service manager, or somebody, moves a running process too. What is open keeps its cgroup.
+void App::note_own_cgroup(bool inside) {
+  if (inside == outside_.empty()) return;
+  if (inside) {
+    outside_.clear();
+    log::info("the hooks see the sockets of this process again: relayed connections go on");
+    return;
+  }
+  outside_ = outside_of(options_.cgroup_root);
+  log::warn("degraded: cgroup: {}", outside_);
 }
 
 Status App::start_datapath() {

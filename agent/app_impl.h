@@ -75,6 +75,7 @@ class App {
   Status start_endpoints();
   Status start_datapath();
   Status look_for_own_sockets();
+  void note_own_cgroup(bool inside);
   Status start_mesh();
   Status start_catalog();
   Status start_directory(catalog::VipAllocator vips);

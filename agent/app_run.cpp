@@ -64,6 +64,9 @@ void App::beat() {
   if (beats_ % kBeatsPerRetry == 0) {
     controller_->retry_enrolment();
     datapath_->keep_pins();
+    // A hook that is missing sees nobody, wherever we are.
+    if (datapath_->lost_hooks().empty())
+      if (const auto seen = datapath_->sees_own_sockets()) note_own_cgroup(*seen);
     if (mesh_) mesh_->sweep();
   }
   if (tls_collector_) tls_collector_->update();

@@ -2,6 +2,7 @@
 // An agent whose own cgroup is not below --cgroup-root: its sockets pass no hook. It says so, and
 // takes nothing over from one that is better placed.
 #include <cstdlib>
+#include <fstream>
 
 #include "tests/netns/mesh_test.h"
 #include "tests/support/cgroup.h"
@@ -78,6 +79,24 @@ TEST_F(OwnCgroup, OutsideItSaysThatRelayedConnectionsAreReset) {
   apply(services_);
   EXPECT_EQ(degraded(), 0);
   EXPECT_EQ(run_client(*client_, vip4("relayed"), 80)["reply"], "hello");
+}
+
+// Nobody looks into it, until the first connection is reset, but the agent itself.
+TEST_F(OwnCgroup, MovedWhileItRunsItSaysSoToo) {
+  apply(services_);
+  ASSERT_EQ(run_client(*client_, vip4("relayed"), 80)["reply"], "hello");
+  const auto move_to = [&](const std::string& cgroup) {
+    std::ofstream(cgroup + "/cgroup.procs") << agent().pid() << std::flush;
+  };
+  move_to(outside_->path());
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return degraded() == 1; }, "the move is seen"));
+  EXPECT_EQ(agent().get("/readyz").status, 503);
+  move_to(node().cgroup_root());
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return degraded() == 0; }, "the way back is seen"));
+  EXPECT_EQ(run_client(*client_, vip4("relayed"), 80)["reply"], "hello");
+  EXPECT_EQ(agent().get("/readyz").status, 200);
 }
 
 TEST_F(OwnCgroup, OneThatIsOutsideTakesNothingOver) {
