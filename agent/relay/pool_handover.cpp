@@ -107,12 +107,18 @@ Status Pool::resume() {
   return start_accepting();
 }
 
+// Every worker is told, whichever does not answer in time: one that is late lets go before anything
+// that it is asked later, so it can neither give the successor's connections again nor reset them.
 Result<std::size_t> Pool::release() {
-  MESH_TRY(close_all(), "release");
   // What is still being set up ends or is handed over; no leg is kept here for another connection.
   for (auto& worker : workers_) worker->post([&worker = *worker] { worker.drain(); });
   Patience patience;
-  return count_all([](Worker& worker) { return worker.release_paused(); }, "release", patience);
+  auto released =
+      count_all([](Worker& worker) { return worker.release_paused(); }, "release", patience);
+  // None accepts since pause().
+  auto closed = close_all();
+  if (released && !closed) return context(std::move(closed).error(), "release");
+  return released;
 }
 
 Result<std::vector<HandedOver>> Pool::take_established(std::size_t worker, std::size_t most) {

@@ -192,7 +192,9 @@ std::size_t Worker::release_paused() {
 
 std::vector<HandedOver> Worker::take_established(std::size_t most) {
   std::vector<HandedOver> batch;
-  for (Connection* connection : pick([](const Connection& c) { return c.can_pause(); }, most)) {
+  // What is paused is the successor's, or about to be.
+  for (Connection* connection :
+       pick([](const Connection& c) { return c.can_pause() && !c.paused(); }, most)) {
     connection->pause();
     if (auto exported = connection->export_paused()) {
       batch.push_back(std::move(*exported));

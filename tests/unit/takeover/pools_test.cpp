@@ -2,6 +2,7 @@
 // Two relays in one process, and the whole protocol between them: what was open on the one goes on
 // on the other, and when the takeover fails at any step, on the first.
 
+#include <latch>
 #include <random>
 
 #include "agent/takeover/connection_state.h"
@@ -143,6 +144,31 @@ class TakeoverPools : public RelayTest {
     std::vector<Traffic> all;
     for (std::size_t i = 0; i < count; ++i) all.push_back({connect_pair(), i + 1});
     return all;
+  }
+  // One worker, and connections that copy on it.
+  std::vector<Traffic> open_on_one_worker(std::size_t count) {
+    PoolOptions options;
+    options.workers = 1;
+    start(options);
+    auto all = open_all(count);
+    exchange(all);
+    return all;
+  }
+  static void exchange(std::vector<Traffic>& all) {
+    for (auto& one : all)
+      for (int way : {0, 1}) {
+        one.send(way, 1000);
+        one.receive_all(way);
+      }
+  }
+  // The workers that have connections do nothing else until what this gives is reset.
+  static std::shared_ptr<void> hold(Pool& pool) {
+    auto until = std::make_shared<std::latch>(1);
+    EXPECT_FALSE(pool.abort_where([until](const ConnectionRecord&) {
+      until->wait();
+      return false;
+    })) << "it answers";
+    return {nullptr, [until](void*) { until->count_down(); }};
   }
   void TearDown() override {
     if (!pool_) return;
@@ -348,6 +374,47 @@ TEST_F(TakeoverPools, AFailureAtAnyStepChangesNothing) {
   EXPECT_EQ(pool_->counters().reset.get(), 0u);
   EXPECT_GE(take_over(), all.size());
   works();
+}
+
+// The successor writes with their keys by then: a second copy would use their numbers again.
+TEST_F(TakeoverPools, NothingIsHandedOverTwiceWhenAWorkerIsBusyAfterGo) {
+  auto all = open_on_one_worker(4);
+  Seen seen;
+  auto [old_end, new_end] = channel();
+  auto old = handover(*pool_, seen);
+  old->begin(std::move(old_end));
+  auto successor = Successor::over(std::move(new_end));
+  ASSERT_TRUE(successor);
+  auto next = pool_for(**successor);
+  auto taken = (*successor)->take();
+  ASSERT_TRUE(taken);
+  ASSERT_EQ(taken->size(), all.size());
+  auto busy = hold(*pool_);
+  ASSERT_TRUE((*successor)->ready());
+  for (auto& one : *taken) ASSERT_TRUE(next->adopt(std::move(one)));
+  exchange(all);
+  EXPECT_TRUE(eventually([&] { return seen.handed == 1; }));  // whether that could be waited for
+  busy.reset();
+  (*successor)->follow([](TakenOver) { ADD_FAILURE() << "once more"; });
+  old->stop();
+  EXPECT_EQ(pool_->counters().handed_over.get(), all.size());
+  exchange(all);
+  pool_ = std::move(next);
+}
+
+TEST_F(TakeoverPools, WhatIsHaltedIsNotTakenForNewlyEstablished) {
+  auto all = open_on_one_worker(3);
+  auto paused = pool_->pause();
+  ASSERT_TRUE(paused);
+  ASSERT_EQ(*paused, all.size());
+  const auto given = pool_->export_paused(0, 64);
+  ASSERT_TRUE(given);
+  EXPECT_EQ(given->size(), all.size());
+  const auto again = pool_->take_established(0, 64);
+  ASSERT_TRUE(again);
+  ASSERT_EQ(again->size(), 0u);
+  ASSERT_TRUE(pool_->resume());
+  exchange(all);
 }
 
 // A successor that is not ours, or one that has gone mad.
