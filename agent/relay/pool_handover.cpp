@@ -100,11 +100,15 @@ Result<std::vector<HandedOver>> Pool::export_paused(std::size_t worker, std::siz
   return std::move(**batch);
 }
 
+// The listeners are asked even when a worker is late with its connections: it does both when it
+// gets to them, and nobody else would ask them again.
 Status Pool::resume() {
   Patience patience;
-  MESH_TRY(count_all([](Worker& worker) { return worker.resume_paused(); }, "resume", patience),
-           "relay");
-  return start_accepting();
+  auto resumed =
+      count_all([](Worker& worker) { return worker.resume_paused(); }, "resume", patience);
+  auto accepting = start_accepting();
+  if (!resumed) return context(std::move(resumed).error(), "relay");
+  return accepting;
 }
 
 // Every worker is told, whichever does not answer in time: one that is late lets go before anything

@@ -417,6 +417,18 @@ TEST_F(TakeoverPools, WhatIsHaltedIsNotTakenForNewlyEstablished) {
   exchange(all);
 }
 
+TEST_F(TakeoverPools, AWorkerThatIsBusyAtTheResumeAcceptsAgain) {
+  auto all = open_on_one_worker(2);
+  ASSERT_TRUE(pool_->pause());
+  auto busy = hold(*pool_);
+  EXPECT_FALSE(pool_->resume());  // not in time
+  busy.reset();
+  exchange(all);
+  Pair fresh = connect_pair();
+  EXPECT_TRUE(send_all(fresh.client, "x"));
+  EXPECT_EQ(receive(fresh.server, 1), "x");
+}
+
 // A successor that is not ours, or one that has gone mad.
 TEST_F(TakeoverPools, WrongFramesAreRefused) {
   start();
