@@ -76,6 +76,16 @@ Status install(int fd, int option, Cipher cipher, const StreamState::Direction& 
   return fail_errno(errnum, what);
 }
 
+// The kernel attaches the ULP to an established socket only (tls_init). A peer that said all that
+// it had to say, FIN included, with the end of its handshake has moved ours on; nothing else is
+// wrong with it.
+bool only_peer_closed(int fd) {
+  tcp_info info{};
+  socklen_t length = sizeof(info);
+  return ::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
+         info.tcpi_state == TCP_CLOSE_WAIT;
+}
+
 struct LoopbackPair {
   UniqueFd client;
   UniqueFd server;
@@ -130,7 +140,7 @@ tl::expected<void, ArmError> arm_kernel(int fd, const StreamState& state) {
         errnum == ENOENT
             ? fail_errno(errnum, "TCP_ULP tls: the kernel has no tls module (CONFIG_TLS)")
             : fail_errno(errnum, "TCP_ULP tls");
-    return tl::unexpected(ArmError{error.value(), errnum != ENOTCONN});
+    return tl::unexpected(ArmError{error.value(), errnum != ENOTCONN || only_peer_closed(fd)});
   }
   // Without keys the ULP passes everything through: the first refusal leaves a usable socket.
   if (auto rx = install(fd, TLS_RX, state.cipher, state.rx); !rx) {

@@ -211,5 +211,37 @@ TEST(KernelArmTest, RefusedKeysAreNamed) {
   EXPECT_NE(armed.error().error.what.find("TCP_ULP"), std::string::npos);
 }
 
+// The end of the handshake, the request, close_notify and FIN in one flight: the server's socket is
+// not established any more when its keys are there, and the kernel does not take them.
+TEST(KernelArmTest, APeerThatHasClosedByThenIsServedInUserSpace) {
+  if (const auto able = probe_kernel_tls(); !able) {
+    if (std::getenv("MESH_VM") != nullptr) FAIL() << able.error().what;
+    GTEST_SKIP() << "this kernel takes no TLS keys: " << able.error().what;
+  }
+  Scene scene;
+  scene.server_options.kernel = true;
+  Ends ends(scene);
+  const Outcome outcome = ends.run();
+  ASSERT_EQ(outcome.client, Handshake::Step::Done);
+  ASSERT_EQ(outcome.server, Handshake::Step::Done);
+  const int client_fd = ends.pair.client.get();
+  const int server_fd = ends.pair.server.get();
+  auto client = ends.client->finish();
+  ASSERT_TRUE(client) << client.error().what;
+  ASSERT_TRUE(write_all(*client->stream, client_fd, "request"));
+  ASSERT_TRUE(close_writing(*client->stream, client_fd));
+  ASSERT_TRUE(wait_for(server_fd, POLLRDHUP));
+  auto server = ends.server->finish();
+  ASSERT_TRUE(server) << server.error().what;
+  EXPECT_FALSE(server->kernel);
+  EXPECT_NE(server->not_kernel.find("TCP_ULP"), std::string::npos) << server->not_kernel;
+  EXPECT_EQ(read_some(*server->stream, server_fd, 100), "request");
+  EXPECT_EQ(read_end(*server->stream, server_fd).kind, Io::Kind::Eof);
+  ASSERT_TRUE(write_all(*server->stream, server_fd, "answer"));
+  ASSERT_TRUE(close_writing(*server->stream, server_fd));
+  EXPECT_EQ(read_some(*client->stream, client_fd, 100), "answer");
+  EXPECT_EQ(read_end(*client->stream, client_fd).kind, Io::Kind::Eof);
+}
+
 }  // namespace
 }  // namespace mesh::ktls::test
