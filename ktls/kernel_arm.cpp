@@ -158,6 +158,15 @@ tl::expected<void, ArmError> arm_kernel(int fd, const StreamState& state) {
   return {};
 }
 
+KernelKeys kernel_keys(int fd) {
+  const auto has = [fd](int direction) {
+    tls_crypto_info info{};  // no longer, and the kernel keeps the key to itself
+    socklen_t length = sizeof(info);
+    return ::getsockopt(fd, SOL_TLS, direction, &info, &length) == 0;
+  };
+  return {has(TLS_TX), has(TLS_RX)};
+}
+
 Status probe_kernel_cipher(Cipher cipher) {
   auto pair = loopback_pair();
   if (!pair) return context(pair.error(), "probe of kernel TLS");

@@ -22,6 +22,14 @@ struct ArmError {
 // have been read or written before.
 tl::expected<void, ArmError> arm_kernel(int fd, const StreamState& state);
 
+// Which keys the kernel has for the socket. The name of its ULP does not say: that is attached
+// before there is a key, and stays when the kernel takes none.
+struct KernelKeys {
+  bool tx = false;
+  bool rx = false;
+};
+KernelKeys kernel_keys(int fd);
+
 // Tries one cipher on a loopback pair of this thread's network namespace, records included.
 Status probe_kernel_cipher(Cipher cipher);
 

@@ -2,17 +2,15 @@
 #include "agent/takeover/receive.h"
 
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include <array>
-#include <string_view>
 #include <utility>
 
 #include "agent/takeover/connection_state.h"
 #include "agent/takeover/limits.h"
 #include "agent/takeover/wipe.h"
 #include "agent/takeover/wire_bytes.h"
+#include "ktls/kernel_stream.h"
 
 namespace mesh::takeover {
 namespace {
@@ -30,13 +28,6 @@ Status require_tcp(const UniqueFd& fd, bool listening) {
   return {};
 }
 
-bool has_kernel_tls(const UniqueFd& fd) {
-  std::array<char, 16> name{};
-  socklen_t length = name.size();
-  return ::getsockopt(fd.get(), IPPROTO_TCP, TCP_ULP, name.data(), &length) == 0 &&
-         std::string_view(name.data()) == "tls";
-}
-
 }  // namespace
 
 Result<relay::TakenOver> parse_connection(Frame frame) {
@@ -49,9 +40,10 @@ Result<relay::TakenOver> parse_connection(Frame frame) {
   relay::TakenOver taken;
   if (state->stream) {
     const auto& secured = frame.fds[state->secure_side == relay::Side::Inbound ? 0 : 1];
-    if (state->stream->kernel != has_kernel_tls(secured))
-      return fail("a socket {} the kernel's TLS, and its state says otherwise",
-                  state->stream->kernel ? "has not" : "has");
+    const bool kernel = state->stream->kernel;
+    if (const auto keys = ktls::kernel_keys(secured.get()); keys.tx != kernel || keys.rx != kernel)
+      return fail("a socket {} in the kernel, and its state says otherwise",
+                  kernel ? "has not both keys" : "has a key");
     auto stream = ktls::import_stream(std::move(*state->stream));
     if (!stream) return tl::unexpected(std::move(stream).error());
     taken.stream = std::move(*stream);
