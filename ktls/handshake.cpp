@@ -124,7 +124,7 @@ Handshake::Step HandshakeImpl::step() {
     }
   }
   ERR_clear_error();
-  const KdfScope secrets(client_traffic_, server_traffic_);
+  KdfScope secrets(client_traffic_, server_traffic_);  // the provider writes into it
   const int result = SSL_do_handshake(ssl_.get());
   if (result == 1) return complete();
   switch (SSL_get_error(ssl_.get(), result)) {
