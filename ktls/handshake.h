@@ -35,7 +35,8 @@ namespace mesh::ktls {
   X(Certificate, "certificate") /* see PeerReject */                                  \
   X(Psk, "psk")                                                                       \
   X(Arm, "arm") /* keys could not be installed */                                     \
-  X(Internal, "internal")
+  X(Internal, "internal")                                                             \
+  X(FragmentLength, "fragment_length") /* it asks for shorter records than ours */
 
 enum class HandshakeFailure : std::uint8_t {
 #define MESH_X(id, text) id,

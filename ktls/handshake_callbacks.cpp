@@ -118,6 +118,15 @@ bool HandshakeImpl::on_verify(X509_STORE_CTX* store) {
 bool HandshakeImpl::on_client_hello(SSL* ssl, int* alert) {
   const unsigned char* extension = nullptr;
   std::size_t length = 0;
+  // OpenSSL would agree to it (RFC 6066 4), but our streams and the kernel cut records at 16 KiB,
+  // which such a client answers with record_overflow in the middle of the data.
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_max_fragment_length, &extension, &length) == 1) {
+    blamed_ = true;
+    error_.reason = HandshakeFailure::FragmentLength;
+    error_.what = "the client asks for records of less than 16 KiB (max_fragment_length)";
+    *alert = SSL_AD_HANDSHAKE_FAILURE;
+    return false;
+  }
   std::string name;
   if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &extension, &length) == 1) {
     name = parse_server_name({extension, length});

@@ -177,6 +177,7 @@ TEST_P(InteropSuite, ClientsThatMustNotComeInAreTold) {
       {{"-tls1_3"}, false, HandshakeFailure::Certificate},
       {{"-tls1_2"}, true, HandshakeFailure::Protocol},
       {{"-noservername"}, true, HandshakeFailure::Sni},
+      {{"-maxfraglen", "512"}, true, HandshakeFailure::FragmentLength},
   };
   for (const Case& refused : cases) {
     const Listener listening = listener();
@@ -202,6 +203,12 @@ TEST_P(InteropSuite, ClientsThatMustNotComeInAreTold) {
         << refused.extra.front() << ": " << (*server)->error().what;
     if (refused.reason == HandshakeFailure::Certificate) {
       EXPECT_EQ((*server)->error().certificate, PeerReject::NoCertificate);
+    }
+    if (refused.reason == HandshakeFailure::FragmentLength) {
+      auto status = client->wait(kPatience);
+      ASSERT_TRUE(status) << status.error().what;
+      EXPECT_FALSE(status->ok());
+      EXPECT_NE(client->err().find("alert handshake failure"), std::string::npos) << client->err();
     }
   }
 }
