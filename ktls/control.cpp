@@ -16,9 +16,7 @@ ControlReader::Outcome failed(int errnum) { return {ControlReader::Verdict::Fail
 }  // namespace
 
 ControlReader::Outcome ControlReader::data(std::size_t length) {
-  if (state_.alert_level != 0 || state_.header_have != 0 || state_.body_left != 0) {
-    return failed(EPROTO);
-  }
+  if (within_message()) return failed(EPROTO);
   if (length > 0) {
     state_.idle_records = 0;
     return {};

@@ -39,6 +39,10 @@ class ControlReader {
   // An application data record; `length` bytes of content. Fails when an alert or a message is not
   // complete, or when records keep coming that carry nothing.
   Outcome data(std::size_t length);
+  // Whether an alert or a message has begun and is not complete: data must not come now.
+  [[nodiscard]] bool within_message() const {
+    return state_.alert_level != 0 || state_.header_have != 0 || state_.body_left != 0;
+  }
   [[nodiscard]] const State& state() const { return state_; }
   void allow_end_stream() { state_.end_stream_allowed = true; }
 

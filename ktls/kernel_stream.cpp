@@ -234,19 +234,22 @@ Io KernelStream::splice_record(int fd, int pipe_write_end, std::size_t max) {
   while (true) {
     if (state_.rx_failed != 0) return failed_with(state_.rx_failed);
     if (state_.eof) return {Io::Kind::Eof, 0, 0};
-    const ssize_t moved =
-        ::splice(fd, nullptr, pipe_write_end, nullptr, max, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    // Bytes in the pipe cannot be taken back: where data must not come, the look below is first.
+    const ssize_t moved = control_.within_message()
+                              ? 0
+                              : ::splice(fd, nullptr, pipe_write_end, nullptr, max,
+                                         SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
     if (moved > 0) {
       const auto length = static_cast<std::size_t>(moved);
-      (void)control_.data(length);
+      (void)control_.data(length);  // not within a message, and not empty: nothing can fail
       count_read(fd, length);
       return bytes_of(length);
     }
     if (moved < 0 && errno == EINTR) continue;
     if (moved < 0 && errno == EAGAIN) return {Io::Kind::Blocked, 0, 0};
     if (moved < 0 && errno != EINVAL) return rx_failed(record_errno(errno));
-    // A control record is next (EINVAL), or the stream has ended, or a record was empty (0). A look
-    // says which without taking data away.
+    // A control record is next (EINVAL), or the stream has ended, or a record was empty (0), or a
+    // message is not complete. A look says which without taking data away.
     std::array<std::byte, 1024> scratch;
     Record record = receive(fd, scratch, MSG_PEEK);
     if (record.length < 0) {

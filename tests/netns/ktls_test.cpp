@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cstdlib>
@@ -107,6 +108,25 @@ TEST_P(KernelRecordsTest, TicketsAreSkipped) {
   EXPECT_EQ(read_all(), "first, second");
   EXPECT_EQ(end_.kind, Io::Kind::Eof);
   EXPECT_EQ(connected_->client.stream->info(client_fd()).records_received, 6u);
+}
+
+TEST_P(KernelRecordsTest, DataWithinATicketOrAnAlertIsRefused) {
+  const std::string ticket = Forger::message(4, std::string(200, 't'));
+  const std::pair<ContentType, std::string> parts[] = {
+      {ContentType::Handshake, ticket.substr(0, 2)},
+      {ContentType::Handshake, ticket.substr(0, 9)},
+      {ContentType::Alert, "\x01"}};
+  for (const auto& [type, part] : parts) {
+    ASSERT_NO_FATAL_FAILURE(SetUp());
+    send(forger_->seal(ContentType::ApplicationData, "before"));
+    send(forger_->seal(type, part));
+    send(forger_->seal(ContentType::ApplicationData, "within"));
+    EXPECT_EQ(read_all(), "before") << part.size();
+    expect_failure(EPROTO);
+    int left_in_pipe = -1;
+    ASSERT_EQ(::ioctl(pipe_read_.get(), FIONREAD, &left_in_pipe), 0);
+    EXPECT_EQ(left_in_pipe, 0) << part.size();
+  }
 }
 
 TEST_P(KernelRecordsTest, PaddingIsTakenOff) {
