@@ -6,6 +6,7 @@
 #include "agent/admin/intentions.h"
 #include "agent/admin/preflight.h"
 #include "agent/app.h"
+#include "agent/base/core_dump.h"
 #include "agent/options.h"
 #include "agent/store/editor.h"
 #include "mesh/abi.h"
@@ -16,6 +17,13 @@ int main(int argc, char** argv) {
   if (auto status = mesh::log::init(options->log_level, options->log_format); !status) {
     fmt::print(stderr, "mesh-agent: {}\n", status.error().what);
     return mesh::kWrongFlags;
+  }
+  if (!options->allow_core) {
+    if (auto status = mesh::forbid_core(); !status) {
+      fmt::print(stderr, "mesh-agent: core dumps, which have keys in them: {}\n",
+                 status.error().what);
+      return 1;
+    }
   }
   switch (options->command) {
     case mesh::Command::Run:

@@ -336,6 +336,9 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   app.add_flag("--disable-tracing", options.disable_tracing,
                "Do not load fexit programs (sockmap acceleration is off then)")
       ->envname("MESH_AGENT_DISABLE_TRACING");
+  app.add_flag("--allow-core", options.allow_core,
+               "May leave a core dump, with every key in it, and be traced: for debugging")
+      ->envname("MESH_AGENT_ALLOW_CORE");
   add("--log-level", options.log_level, "trace, debug, info, warn or error")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
       ->type_name("LEVEL");

@@ -66,6 +66,7 @@ struct Options {
   unsigned relay_threads = 0;  // 0: one per core
   unsigned mesh_handshakes = 32;
   bool disable_tracing = false;
+  bool allow_core = false;  // a core has private and traffic keys in it
   std::string log_level;
   log::Format log_format = log::Format::Text;
 

@@ -186,6 +186,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   Env dns("MESH_AGENT_DISABLE_DNS", "true");
   Env takeover("MESH_AGENT_TAKEOVER", "true");
   Env on_stop("MESH_AGENT_ON_STOP", "keep");
+  Env core("MESH_AGENT_ALLOW_CORE", "true");
   Env policy("MESH_AGENT_DEFAULT_INTENTION_POLICY", "deny");
   {
     Env svids("MESH_AGENT_SVID_DIR", "/v");
@@ -233,6 +234,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   EXPECT_TRUE(o->disable_dns);
   EXPECT_TRUE(o->takeover);
   EXPECT_TRUE(o->keep_on_stop);
+  EXPECT_TRUE(o->allow_core);
   EXPECT_EQ(o->default_policy, policy::Verdict::Deny);
   // A flag that is added without a variable of its own, or without a line here, shows.
   testing::internal::CaptureStdout();
@@ -242,7 +244,7 @@ TEST(Options, EveryFlagComesFromTheEnvironment) {
   for (auto at = help.find("\n  --"); at != help.npos; at = help.find("\n  --", at + 1)) ++flags;
   for (auto at = help.find("(Env:"); at != help.npos; at = help.find("(Env:", at + 1)) ++variables;
   EXPECT_EQ(flags, variables) << help;
-  EXPECT_EQ(flags, 36u) << "a new flag belongs into this test";
+  EXPECT_EQ(flags, 37u) << "a new flag belongs into this test";
 }
 
 // Names, defaults and variables of flags have lines of their own, as long as they are.
