@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 
+#include "agent/base/trusted_file.h"
 #include "agent/identity/files.h"
 #include "agent/identity/issue.h"
 #include "agent/identity/signing_files.h"
@@ -67,14 +68,14 @@ Result<Root> read_root(const std::string& directory) {
     return fail(
         "{} has no root.pem: make a root with mesh-agent ca init --trust-domain TD --dir {}",
         directory, directory);
-  auto key_text = read_key_file(in(directory, "root.key"));
+  auto key_text = read_secret_file(in(directory, "root.key"));
   if (!key_text) return tl::unexpected(std::move(key_text).error());
-  auto key = ktls::key_from_pem(*key_text);
+  auto key = ktls::key_from_pem(key_text->view());
   if (!key) return context(std::move(key).error(), in(directory, "root.key"));
   MESH_TRY(finish_rotation(directory, key->get()), "an interrupted ca rotate");
 
   Root root;
-  auto pem = read_pem_file(in(directory, "root.pem"));
+  auto pem = read_trusted_file(in(directory, "root.pem"));
   if (!pem) return tl::unexpected(std::move(pem).error());
   auto certificate = ktls::certificates_from_pem(*pem, 1);
   if (!certificate) return context(std::move(certificate).error(), in(directory, "root.pem"));
@@ -87,7 +88,7 @@ Result<Root> read_root(const std::string& directory) {
   auto trust_domain = trust_domain_of(root.own.certificate.get());
   if (!trust_domain) return context(std::move(trust_domain).error(), in(directory, "root.pem"));
   root.trust_domain = std::move(*trust_domain);
-  auto trust = read_pem_file(in(directory, "trust.pem"));
+  auto trust = read_trusted_file(in(directory, "trust.pem"));
   if (!trust) return tl::unexpected(std::move(trust).error());
   auto trusted = ktls::certificates_from_pem(*trust, ktls::kMaxRoots);
   if (!trusted) return context(std::move(trusted).error(), in(directory, "trust.pem"));
@@ -99,7 +100,7 @@ Result<Root> read_root(const std::string& directory) {
 Status finish_rotation(const std::string& directory, EVP_PKEY* key) {
   const auto path = in(directory, "root.pem.new");
   if (!is_there(path)) return {};
-  auto pem = read_pem_file(path);
+  auto pem = read_trusted_file(path);
   if (!pem) return tl::unexpected(std::move(pem).error());
   auto certificate = ktls::certificates_from_pem(*pem, 1);
   if (!certificate) return context(std::move(certificate).error(), path);
@@ -124,7 +125,8 @@ Result<std::string> init(const CaOptions& options, sys_seconds now) {
   auto key = to_pem(root->key.get());
   if (!key) return tl::unexpected(std::move(key).error());
   MESH_TRY(make_directory(options.directory), "make the directory");
-  MESH_TRY(replace_file(in(options.directory, "root.key"), *key, 0600), "write the root's key");
+  MESH_TRY(replace_file(in(options.directory, "root.key"), key->view(), 0600),
+           "write the root's key");
   MESH_TRY(replace_file(in(options.directory, "trust.pem"), *pem, 0644), "write trust.pem");
   MESH_TRY(replace_file(in(options.directory, "root.pem"), *pem, 0644), "write root.pem");
   return fmt::format(
@@ -137,7 +139,7 @@ Result<std::string> init(const CaOptions& options, sys_seconds now) {
 Status check_out(const CaOptions& options) {
   const auto path = in(options.out, "node.pem");
   if (!is_there(path)) return {};
-  auto pem = read_pem_file(path);
+  auto pem = read_trusted_file(path);
   if (!pem) return tl::unexpected(std::move(pem).error());
   auto chain = ktls::certificates_from_pem(*pem, ktls::kMaxChain);
   if (!chain) return {};  // broken: replacing it is the way out
@@ -167,11 +169,11 @@ Result<std::string> issue_node(const CaOptions& options, sys_seconds now) {
   if (!pem) return tl::unexpected(std::move(pem).error());
   auto key = to_pem(node->key.get());
   if (!key) return tl::unexpected(std::move(key).error());
-  auto trust = read_pem_file(in(options.directory, "trust.pem"));
+  auto trust = read_trusted_file(in(options.directory, "trust.pem"));
   if (!trust) return tl::unexpected(std::move(trust).error());
   MESH_TRY(make_directory(options.out), "make the directory");
   MESH_TRY(replace_file(in(options.out, "trust.pem"), *trust, 0644), "write trust.pem");
-  MESH_TRY(replace_file(in(options.out, "node.key"), *key, 0600), "write the node's key");
+  MESH_TRY(replace_file(in(options.out, "node.key"), key->view(), 0600), "write the node's key");
   MESH_TRY(replace_file(in(options.out, "node.pem"), *pem, 0644), "write node.pem");
   return fmt::format(
       "node {} may sign for {} until {}{}\n"
@@ -198,7 +200,7 @@ Result<std::string> rotate(const CaOptions& options, sys_seconds now) {
   // The key decides which root is in force; read_root() finishes what stops after it.
   MESH_TRY(replace_file(in(dir, "root.pem.new"), *pem, 0644), "write the new root");
   MESH_TRY(replace_file(in(dir, "trust.pem"), *pem + old->pem, 0644), "write trust.pem");
-  MESH_TRY(replace_file(in(dir, "root.key"), *key, 0600), "write the root's key");
+  MESH_TRY(replace_file(in(dir, "root.key"), key->view(), 0600), "write the root's key");
   MESH_TRY(finish_rotation(dir, root->key.get()), "write root.pem");
   return fmt::format(
       "new root of {} until {}; {}/trust.pem has the old one too\n"

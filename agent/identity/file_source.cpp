@@ -4,6 +4,7 @@
 #include <map>
 #include <utility>
 
+#include "agent/base/trusted_file.h"
 #include "agent/identity/files.h"
 #include "agent/identity/signing_files.h"
 #include "agent/identity/source_base.h"
@@ -43,7 +44,7 @@ class FileSource final : public SourceBase {
   }
 
   Result<ktls::TrustBundlePtr> read_bundle() {
-    auto text = read_pem_file(path("trust.pem"));
+    auto text = read_trusted_file(path("trust.pem"));
     if (!text) return tl::unexpected(std::move(text).error());
     std::string name = bundle_ ? trust_domain() : options_.trust_domain;
     if (name.empty()) {
@@ -109,11 +110,11 @@ class FileSource final : public SourceBase {
     files_[service] = {stamps_of(service), true};
     if (!files_[service].seen.chain.exists())
       return Made{nullptr, kNever, fmt::format("{} is not there", path(service + ".pem"))};
-    auto chain = read_pem_file(path(service + ".pem"));
+    auto chain = read_trusted_file(path(service + ".pem"));
     if (!chain) return tl::unexpected(std::move(chain).error());
-    auto key = read_key_file(path(service + ".key"));
+    auto key = read_secret_file(path(service + ".key"));
     if (!key) return tl::unexpected(std::move(key).error());
-    auto svid = ktls::svid_from_pem(*chain, *key);
+    auto svid = ktls::svid_from_pem(*chain, key->view());
     if (!svid) return context(std::move(svid).error(), path(service + ".pem"));
     if (auto checked = check(**svid, service); !checked)
       return context(std::move(checked).error(), path(service + ".pem"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small files with certificates and keys: bounded reading, who may read a key, replacing a file as
-// a whole, and stamps that tell whether a file changed. Blocking, for local disks.
+// Small files with certificates and keys: replacing a file as a whole, and stamps that tell whether
+// a file changed. Reading is in agent/base/trusted_file.h. Blocking, for local disks.
 #pragma once
 
 #include <sys/types.h>
@@ -25,15 +25,11 @@ struct FileStamp {
 };
 FileStamp stamp_of(const std::string& path);
 
-// At most 256 KiB. The error names the path.
-Result<std::string> read_pem_file(const std::string& path);
-// The same, refused when group or others have any permission on it.
-Result<std::string> read_key_file(const std::string& path);
-
 // Written beside, synced and renamed: a reader sees the old file or the new one.
 Status replace_file(const std::string& path, std::string_view text, mode_t mode);
 
-// Makes the directory (0700) if it is not there; its parent must be.
+// Makes the directory (0700) if it is not there; its parent must be. One that is there may be
+// changed by root and this user only.
 Status make_directory(const std::string& path);
 
 }  // namespace mesh::identity

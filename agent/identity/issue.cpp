@@ -88,11 +88,12 @@ Result<X509Ptr> sign(const Template& form, EVP_PKEY* key, const Signer* issuer) 
   return certificate;
 }
 
-Result<std::string> text_of(BIO* bio) {
+// `bio` keeps what is looked at.
+Result<std::string_view> text_of(BIO* bio) {
   char* data = nullptr;
   const long size = BIO_get_mem_data(bio, &data);
   if (size <= 0) return fail("PEM: nothing was written");
-  return std::string(data, static_cast<std::size_t>(size));
+  return std::string_view(data, static_cast<std::size_t>(size));
 }
 
 }  // namespace
@@ -168,15 +169,15 @@ Result<X509Ptr> make_leaf(const Signer& node, EVP_PKEY* key, const ktls::SpiffeI
 Result<std::string> to_pem(X509* certificate) {
   ktls::BioPtr bio(BIO_new(BIO_s_mem()));
   if (!bio || PEM_write_bio_X509(bio.get(), certificate) != 1) return fail_ossl("PEM");
-  return text_of(bio.get());
+  return text_of(bio.get()).map([](std::string_view text) { return std::string(text); });
 }
 
-Result<std::string> to_pem(EVP_PKEY* key) {
+Result<SecretText> to_pem(EVP_PKEY* key) {
   ktls::BioPtr bio(BIO_new(BIO_s_secmem()));
   if (!bio ||
       PEM_write_bio_PKCS8PrivateKey(bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr) != 1)
     return fail_ossl("PEM");
-  return text_of(bio.get());
+  return text_of(bio.get()).map([](std::string_view text) { return SecretText(text); });
 }
 
 }  // namespace mesh::identity

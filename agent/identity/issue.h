@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "agent/base/result.h"
+#include "agent/base/secret_text.h"
 #include "ktls/ossl_ptr.h"
 #include "ktls/svid.h"
 
@@ -48,6 +49,6 @@ Result<ktls::X509Ptr> make_leaf(const Signer& node, EVP_PKEY* key, const ktls::S
                                 Validity validity);
 
 Result<std::string> to_pem(X509* certificate);
-Result<std::string> to_pem(EVP_PKEY* key);  // PKCS #8, not encrypted
+Result<SecretText> to_pem(EVP_PKEY* key);  // PKCS #8, not encrypted
 
 }  // namespace mesh::identity

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "agent/identity/files.h"
+#include "agent/base/trusted_file.h"
 #include "agent/identity/issue.h"
 #include "ktls/verify.h"
 #include "ktls/x509_util.h"
@@ -51,18 +51,18 @@ Result<std::string> trust_domain_of(X509* certificate) {
 
 Result<SigningFiles> read_signing_files(const std::string& directory, const std::string& node,
                                         std::chrono::sys_seconds now) {
-  auto chain = read_pem_file(directory + "/node.pem");
+  auto chain = read_trusted_file(directory + "/node.pem");
   if (!chain) return tl::unexpected(std::move(chain).error());
-  auto key = read_key_file(directory + "/node.key");
+  auto key = read_secret_file(directory + "/node.key");
   if (!key) return tl::unexpected(std::move(key).error());
-  auto trust = read_pem_file(directory + "/trust.pem");
+  auto trust = read_trusted_file(directory + "/trust.pem");
   if (!trust) return tl::unexpected(std::move(trust).error());
 
   SigningFiles files;
   auto certificates = ktls::certificates_from_pem(*chain, ktls::kMaxChain - 2);
   if (!certificates) return context(std::move(certificates).error(), directory + "/node.pem");
   files.chain = std::move(*certificates);
-  auto own_key = ktls::key_from_pem(*key);
+  auto own_key = ktls::key_from_pem(key->view());
   if (!own_key) return context(std::move(own_key).error(), directory + "/node.key");
   files.key = std::move(*own_key);
   if (X509_check_private_key(files.chain[0].get(), files.key.get()) != 1) {

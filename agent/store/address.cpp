@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 
 #include "agent/base/address.h"
+#include "agent/base/trusted_file.h"
 
 namespace mesh::store {
 namespace {
@@ -93,9 +93,9 @@ Status check_access(const StoreAddress& address, const StoreAccess& access) {
 }
 
 Result<std::string> read_password(const std::string& file) {
-  std::ifstream in(file);
-  std::string line;
-  if (!in || !std::getline(in, line)) return fail("--store-password-file {}: cannot read", file);
+  auto text = read_secret_file(file);
+  if (!text) return context(std::move(text).error(), "--store-password-file");
+  std::string line(text->view().substr(0, text->view().find('\n')));
   if (!line.empty() && line.back() == '\r') line.pop_back();
   if (line.empty()) return fail("--store-password-file {}: the first line is empty", file);
   return line;

@@ -36,7 +36,7 @@ Result<StoreAddress> parse_store(std::string_view text);
 // A file of --store-ca-file and the others without etcds:// is a mistake, not a wish.
 Status check_access(const StoreAddress& address, const StoreAccess& access);
 
-// The first line of the file, without the line's end.
+// The first line of the file, without the line's end. Nobody else may read the file.
 Result<std::string> read_password(const std::string& file);
 
 }  // namespace mesh::store

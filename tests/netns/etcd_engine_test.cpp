@@ -437,7 +437,8 @@ TEST(EtcdEngine, KeepsUpWithAStorm) {
 TEST(EtcdEngine, LogsInAndAgainWhenTheTokenIsVoid) {
   EtcdCluster etcd({.extra = {"--auth-token-ttl", "2"}});
   const std::string password_file = etcd.directory() + "/password";
-  must(run_tool({"sh", "-c", "printf 'secret\\n' >\"$0\"", password_file}, {}, 10s), "password");
+  must(run_tool({"sh", "-c", "umask 077; printf 'secret\\n' >\"$0\"", password_file}, {}, 10s),
+       "password");
   etcd.ctl({"user", "add", "root:top"});
   etcd.ctl({"user", "add", "agent:secret"});
   etcd.ctl({"role", "add", "mesh"});

@@ -320,6 +320,7 @@ TEST_F(StoreCommands, WithAPassword) {
   etcd_->ctl({"auth", "enable"});
   const Arguments access{"--store",  etcd_->store(),          "--store-user",
                          "operator", "--store-password-file", file("password", "secret\n")};
+  ASSERT_EQ(::chmod(access.back().c_str(), 0600), 0);
   const auto written = command({"config", "write", file("http.hcl", kHttp)}, access);
   EXPECT_EQ(written.out, "Config entry written: service-defaults/web\n") << written.describe();
   const auto registered = command(

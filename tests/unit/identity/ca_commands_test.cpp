@@ -3,6 +3,7 @@
 #include "agent/identity/ca_commands.h"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <sstream>
 
 #include "agent/identity/signing_files.h"
@@ -157,6 +158,17 @@ TEST_F(CaCommands, IssueNodeDoesNotOutliveTheRoot) {
             clock.second() + hours(24));
   clock.time += hours(24);
   EXPECT_THAT(error(issue_args("node-1", "n1")), HasSubstr("ca rotate"));
+}
+
+TEST_F(CaCommands, RefusesADirectoryThatOthersMayChange) {
+  const std::vector<std::string> make{"ca",          "init",  "--trust-domain",
+                                      "example.org", "--dir", at("ca")};
+  ASSERT_EQ(::mkdir(at("ca").c_str(), 0700), 0);
+  ASSERT_EQ(::chmod(at("ca").c_str(), 0775), 0);
+  EXPECT_THAT(error(make), HasSubstr("chmod go-w " + at("ca")));
+  EXPECT_FALSE(std::filesystem::exists(at("ca/root.key")));
+  ASSERT_EQ(::chmod(at("ca").c_str(), 0755), 0);
+  EXPECT_TRUE(run(make));
 }
 
 TEST_F(CaCommands, IssueNodeRefuses) {

@@ -193,6 +193,21 @@ TEST_F(FileSource, RefusesAKeyThatOthersMayRead) {
   ASSERT_TRUE(node->until([&] { return node->svid("web") != nullptr; }));
 }
 
+TEST_F(FileSource, RefusesFilesThatOthersMayWrite) {
+  write("web", leaf(mesh.uri("web")));
+  ASSERT_EQ(::chmod(dir.path("web.pem").c_str(), 0664), 0);
+  auto node = running();
+  EXPECT_FALSE(node->request("web"));
+  EXPECT_THAT(node->error, HasSubstr("chmod go-w " + dir.path("web.pem")));
+  ASSERT_EQ(::chmod(dir.path("web.pem").c_str(), 0644), 0);
+  ASSERT_TRUE(node->until([&] { return node->svid("web") != nullptr; }));
+  // The roots stay as they were, with an error.
+  ASSERT_EQ(::chmod(dir.path("trust.pem").c_str(), 0666), 0);
+  ASSERT_TRUE(node->until([&] { return node->source->counters().bad_reloads == 1; }));
+  EXPECT_THAT(node->errors.back(), HasSubstr("chmod go-w " + dir.path("trust.pem")));
+  EXPECT_NE(node->svid("web"), nullptr);
+}
+
 TEST_F(FileSource, FollowsTheRoots) {
   write("web", leaf(mesh.uri("web")));
   auto node = running();

@@ -319,6 +319,21 @@ TEST_F(NodeCa, StartNeedsFilesThatWork) {
   EXPECT_THAT(start_error(), HasSubstr("chmod 0600 " + ca.path("node-1/node.key")));
   ASSERT_EQ(::chmod(ca.path("node-1/node.key").c_str(), 0400), 0);
   EXPECT_EQ(start_error(), "started");
+  // Who can write trust.pem adds a root.
+  for (const char* name : {"node-1/trust.pem", "node-1/node.pem"}) {
+    const auto path = ca.path(name);
+    for (const mode_t mode : {0664u, 0646u}) {
+      ASSERT_EQ(::chmod(path.c_str(), mode), 0);
+      EXPECT_THAT(start_error(), HasSubstr("chmod go-w " + path));
+    }
+    ASSERT_EQ(::chmod(path.c_str(), 0644), 0);
+    if (::geteuid() == 0) {
+      ASSERT_EQ(::chown(path.c_str(), 65'534, 0), 0);
+      EXPECT_THAT(start_error(), HasSubstr("chown 0 " + path));
+      ASSERT_EQ(::chown(path.c_str(), 0, 0), 0);
+    }
+    EXPECT_EQ(start_error(), "started");
+  }
 
   clock.time += hours(8761);
   EXPECT_THAT(start_error(), HasSubstr("expired"));

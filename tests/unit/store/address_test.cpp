@@ -4,8 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "agent/store/tls.h"
@@ -58,8 +61,43 @@ TEST(StoreAddress, ReadsThePasswordAndNamesTheFileThatIsWrong) {
   auto tls = make_tls({name, "", "", "", ""});
   ASSERT_FALSE(tls);
   EXPECT_THAT(tls.error().what, HasSubstr(name));
+  ASSERT_EQ(::chmod(name, 0640), 0);
+  auto readable = read_password(name);
+  ASSERT_FALSE(readable);
+  EXPECT_THAT(readable.error().what, HasSubstr(std::string("chmod 0600 ") + name));
   ::unlink(name);
   EXPECT_FALSE(read_password(name));
+}
+
+TEST(StoreAddress, TakesCertificatesAndKeysThatAreNobodyElses) {
+  char dir[] = "/tmp/mesh-store-tls-XXXXXX";
+  ASSERT_NE(::mkdtemp(dir), nullptr);
+  const std::string cert = std::string(dir) + "/cert.pem";
+  const std::string key = std::string(dir) + "/key.pem";
+  ASSERT_EQ(std::system(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes "
+                         "-days 2 -subj /CN=n -keyout " +
+                         key + " -out " + cert + " 2>/dev/null")
+                            .c_str()),
+            0);
+  const auto error = [&] {
+    auto tls = make_tls({cert, cert, key, "", ""});
+    return tls ? std::string("made") : tls.error().what;
+  };
+  ASSERT_EQ(::chmod(cert.c_str(), 0644), 0);
+  ASSERT_EQ(::chmod(key.c_str(), 0600), 0);
+  EXPECT_EQ(error(), "made");
+  ASSERT_EQ(::chmod(key.c_str(), 0640), 0);
+  EXPECT_THAT(error(), HasSubstr("--store-key-file: " + key));
+  EXPECT_THAT(error(), HasSubstr("chmod 0600 " + key));
+  ASSERT_EQ(::chmod(key.c_str(), 0400), 0);
+  EXPECT_EQ(error(), "made");
+  ASSERT_EQ(::chmod(cert.c_str(), 0664), 0);
+  EXPECT_THAT(error(), HasSubstr("--store-ca-file: " + cert));
+  EXPECT_THAT(error(), HasSubstr("chmod go-w " + cert));
+  auto own = make_tls({"", cert, key, "", ""});
+  ASSERT_FALSE(own);
+  EXPECT_THAT(own.error().what, HasSubstr("--store-cert-file: " + cert));
+  std::filesystem::remove_all(dir);
 }
 
 }  // namespace
