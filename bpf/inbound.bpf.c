@@ -29,6 +29,21 @@ static __always_inline int admit_local(const struct mesh_admit *admit,
 	return SK_DROP;
 }
 
+static __always_inline int refuse(void)
+{
+	mesh_deny(MESH_DENY_PLAINTEXT_OUTSIDE);
+	return SK_DROP;
+}
+
+/* Whose the ports and intentions are is known by the workload's address. ::1 and the very address
+ * are the workload itself: ipv6_rcv() takes ::1 from lo alone. */
+static __always_inline int admit_link_local(const struct mesh_tuple *client)
+{
+	if (mesh_addr_is_local(&client->local) || mesh_addr_equal(&client->local, &client->remote))
+		return SK_PASS;
+	return refuse();
+}
+
 SEC("sk_lookup")
 int mesh_inbound(struct bpf_sk_lookup *ctx)
 {
@@ -61,6 +76,9 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 	 */
 	if (mesh_addr_is_local(&client.remote))
 		return SK_PASS;
+	/* But one that every interface has would be a way around all that follows. */
+	if (mesh_addr_is_link_local(&client.remote))
+		return admit_link_local(&client);
 	/* The connect hook of the leg has judged, this very moment. First, because whatever is no
 	 * workload's passes as well. */
 	if (mesh_addr_is_local(&client.local) && bpf_map_lookup_elem(&mesh_legs, &client))
@@ -85,8 +103,7 @@ int mesh_inbound(struct bpf_sk_lookup *ctx)
 	if (port && (port->flags & MESH_SVC_PERMISSIVE))
 		return SK_PASS;
 
-	mesh_deny(MESH_DENY_PLAINTEXT_OUTSIDE);
-	return SK_DROP;
+	return refuse();
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

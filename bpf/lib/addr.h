@@ -55,6 +55,12 @@ static __always_inline int mesh_addr_is_local(const struct mesh_addr *a)
 	return 0;
 }
 
+/* fe80::/10: each interface has one, which is unique on its link only. */
+static __always_inline int mesh_addr_is_link_local(const struct mesh_addr *a)
+{
+	return (a->w[0] & MESH_BE32(0xffc00000)) == MESH_BE32(0xfe800000);
+}
+
 /* The same connection as the other end sees it. */
 static __always_inline struct mesh_tuple mesh_tuple_swap(const struct mesh_tuple *t)
 {

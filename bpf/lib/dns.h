@@ -11,16 +11,11 @@
 #define DNS_PORT_FIRST 32768 /* the kernel's usual ephemeral ports */
 #define DNS_PORT_COUNT 28232
 
-static __always_inline int dns_is_link_local(const struct mesh_addr *a)
-{
-	return (a->w[0] & MESH_BE32(0xffc00000)) == MESH_BE32(0xfe800000);
-}
-
 /* Could a question to this address be captured, as far as the address says? Link-local ones are of
  * one interface, which the loopback is not. */
 static __always_inline int dns_is_resolver(const struct mesh_addr *a, __u16 port)
 {
-	return port == MESH_DNS_PORT_ASKED && !mesh_addr_is_local(a) && !dns_is_link_local(a);
+	return port == MESH_DNS_PORT_ASKED && !mesh_addr_is_local(a) && !mesh_addr_is_link_local(a);
 }
 
 static __always_inline int dns_from_workload(struct bpf_sock_addr *ctx)

@@ -77,6 +77,27 @@ TEST_F(ProgramsTest, InboundAdmitsWhatIsRecordedAndNothingElse) {
   }
 }
 
+// Every interface has such an address, which no record, port or intention is about.
+TEST_F(ProgramsTest, InboundLetsNobodyInByALinkLocalAddress) {
+  const Endpoint server{addr("fe80::1"), 80}, mesh{server.address, MESH_PORT_MESH};
+  auto expected = denied(MESH_DENY_PLAINTEXT_OUTSIDE);
+  for (const char* from : {"fe80::2", "fd99::2", "2001:db8::2"}) {
+    EXPECT_EQ(inbound({addr(from), 40000}, server), SK_DROP) << from;
+    EXPECT_EQ(inbound({addr(from), 40000}, mesh), SK_DROP) << from;
+    EXPECT_EQ(denied(MESH_DENY_PLAINTEXT_OUTSIDE), expected += 2) << from;
+    EXPECT_EQ(inbound({addr(from), 40000}, server, IPPROTO_UDP), SK_PASS) << from;
+  }
+  EXPECT_EQ(inbound({addr("fe80::2"), 40000}, {addr("febf::1"), 80}), SK_DROP);
+  ++expected;
+  // The workload itself. Nobody else has ::1 (ipv6_rcv() drops it on every other interface).
+  EXPECT_EQ(inbound({server.address, 40000}, server), SK_PASS);
+  EXPECT_EQ(inbound({addr("::1"), 40000}, server), SK_PASS);
+  // Beside fe80::/10.
+  EXPECT_EQ(inbound({addr("fe80::2"), 40000}, {addr("fec0::1"), 80}), SK_PASS);
+  EXPECT_EQ(inbound({addr("fe80::2"), 40000}, {addr("fe7f::1"), 80}), SK_PASS);
+  EXPECT_EQ(denied(MESH_DENY_PLAINTEXT_OUTSIDE), expected);
+}
+
 // The record says who opened it (source 16 in namespace 2); intentions are asked at the SYN.
 TEST_F(ProgramsTest, InboundAsksIntentions) {
   const Endpoint client{addr("10.99.0.2"), 40000}, server{addr("10.99.0.1"), 80};

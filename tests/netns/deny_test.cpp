@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What must not get through, each refusal with its reason; and what must pass beside it.
 #include "tests/netns/mesh_test.h"
+#include "tests/support/must.h"
 
 namespace mesh::test {
 namespace {
@@ -24,6 +25,14 @@ class Deny : public PodPair {
     wait_enrolled(*server_);
     echo_.emplace(start_server(*server_, {"echo-server", "--port", "8080"}));
     open_.emplace(start_server(*server_, {"echo-server", "--port", "8082"}));
+  }
+
+  static std::string link_local(const Place& place) {
+    const RunResult shown =
+        place.run({"ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link"});
+    const auto at = shown.out.find("fe80:");
+    if (at == std::string::npos) throw SetupFailed("no link-local address: " + shown.describe());
+    return shown.out.substr(at, shown.out.find('/', at) - at);
   }
 
   static std::string failure(const nlohmann::json& seen) { return seen.value("errno", "none"); }
@@ -124,6 +133,43 @@ TEST_F(Deny, OutsideIsRefusedWithReset) {
     EXPECT_EQ(failure(run_client(*outside_, server_->addr6, 8080)), "ECONNREFUSED");
   });
   EXPECT_EQ(json_lines(echo_->out()).size(), 1u) << echo_->out();
+}
+
+// On one link with the workload everybody can ask for its link-local address, which is in no map:
+// not an enrolled pod, not one of nobody, not even the node comes in by it.
+TEST_F(Deny, LinkLocalIsNoWayIn) {
+  Pod& stranger = node().add_pod("stranger", "", "");
+  Process other = start_server(stranger, {"echo-server", "--port", "80"});
+  Process datagrams = start_server(*server_, {"udp-server", "--bind", "::", "--port", "5300"});
+  const std::string address = link_local(*server_);
+  struct From {
+    const Place& place;
+    const char* device;
+  };
+  for (const auto& [place, device] :
+       {From{*client_, "eth0"}, From{stranger, "eth0"}, From{node().host(), "br0"}}) {
+    SCOPED_TRACE(place.netns().name());
+    const std::string to = fmt::format("{}%{}", address, device);
+    // What is permissive is the service's own address; the agent's port is for addresses of the
+    // catalog.
+    for (const std::uint16_t port : {8080, 8082, 15008})
+      expect_denied("plaintext_outside", [&] {
+        EXPECT_EQ(failure(run_client(place, to, port)), "ECONNREFUSED") << port;
+      });
+    expect_not_denied([&] {
+      const auto sent = run_peer(place, {"udp-client", "--to", to, "--port", "5300"});
+      EXPECT_EQ(sent["ok"], true) << sent;
+      const RunResult pinged = place.run({"ping", "-6", "-n", "-c", "1", "-w", "10", to});
+      EXPECT_TRUE(pinged.ok()) << pinged.describe();
+    });
+  }
+  EXPECT_EQ(json_lines(echo_->out()).size(), 1u) << echo_->out();
+  EXPECT_EQ(json_lines(open_->out()).size(), 1u) << open_->out();
+  // The workload itself, and whoever is in no mesh.
+  expect_not_denied([&] {
+    EXPECT_TRUE(run_client(*server_, address + "%eth0", 8080)["ok"]);
+    EXPECT_TRUE(run_client(*client_, link_local(stranger) + "%eth0", 80)["ok"]);
+  });
 }
 
 TEST_F(Deny, MasqueradedOutsideIsNotAProbe) {

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>
@@ -90,8 +91,13 @@ Result<sockaddr_storage> parse_address(const std::string& text, std::uint16_t po
     return storage;
   }
   const std::string full = mapped && text.find(':') == std::string::npos ? "::ffff:" + text : text;
-  if (::inet_pton(AF_INET6, full.c_str(), &v6.sin6_addr) != 1)
+  const auto zone = full.find('%');
+  if (::inet_pton(AF_INET6, full.substr(0, zone).c_str(), &v6.sin6_addr) != 1)
     return fail("not an address: {}", text);
+  if (zone != std::string::npos) {
+    v6.sin6_scope_id = ::if_nametoindex(full.c_str() + zone + 1);
+    if (v6.sin6_scope_id == 0) return fail("no such interface: {}", text);
+  }
   v6.sin6_family = AF_INET6;
   v6.sin6_port = htons(port);
   return storage;
