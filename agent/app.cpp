@@ -32,7 +32,13 @@ std::string outside_of(const std::string& cgroup_root) {
 
 Status App::start() {
   auto status = start_parts();
-  if (!status && former_) former_->refuse(status.error().what);
+  if (!status && former_)
+    former_->refuse(status.error().what);
+  else if (!status && datapath_)
+    status.error().what += fmt::format(
+        "; mesh destinations stay refused to pods that are not enrolled (pins in {}) until a start "
+        "succeeds, or `mesh-agent cleanup`",
+        options_.pin_dir);
   return status;
 }
 
@@ -119,6 +125,8 @@ Status App::start_datapath() {
             datapath_->programs().adopted() ? "adopted" : "made", options_.pin_dir);
   for (const auto& d : datapath_->programs().degraded())
     log::warn("degraded: {}: {}", d.feature, d.reason);
+  // Whatever fails after this leaves the pins, so they must not be pins that let everything pass.
+  MESH_TRY(close_mesh(*datapath_, options_), "close the mesh");
   MESH_TRY(look_for_own_sockets(), "own cgroup");
   // What was kept is nobody's but ours from here on: a signal waits until the start is over. A
   // takeover dies of it, and the former agent goes on.

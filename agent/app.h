@@ -7,11 +7,20 @@
 
 namespace mesh {
 
+namespace bpf {
+class Datapath;
+}
+
 inline constexpr const char* kVipCidr4 = "240.0.0.0/4";
 
 Status require_privileges();
 // Without --node-cidr: the ranges that the catalog's files give the node --node-name.
 Status find_node_cidrs(Options& options);
+
+// Mesh destinations, as far as flags say what they are, are refused from here on to all but the
+// node's own namespace and those that an agent has enrolled. The first thing to do with programs
+// that are attached.
+Status close_mesh(bpf::Datapath& datapath, const Options& options);
 
 // Blocks until SIGTERM or SIGINT. The result is the process's exit code; errors have been logged.
 int run_agent(const Options& options);

@@ -36,6 +36,22 @@ Status find_node_cidrs(Options& options) {
   return {};
 }
 
+Status close_mesh(bpf::Datapath& datapath, const Options& options) {
+  // The node's own processes are not workloads: they pass. Everybody else is unclassified.
+  UniqueFd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!probe) return fail_errno(errno, "socket");
+  auto cookie = netns_cookie(probe.get());
+  if (!cookie) return context(std::move(cookie).error(), "own network namespace");
+  MESH_TRY(datapath.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
+           "namespaces");
+  capture::NodeState node;
+  node.node_cidrs = options.node_cidrs;
+  node.vip_cidrs = {*Cidr::parse(kVipCidr4), *options.vip_cidr6};
+  node.mesh_cidrs = options.mesh_cidrs;
+  // What an earlier agent knew beyond that stays until this one knows more.
+  return datapath.cidrs.sync(capture::known_cidrs(node), /*only_additions=*/true);
+}
+
 int run_guard(const Options& given) {
   Options options = given;
   const auto guard = [&]() -> Status {
@@ -48,18 +64,7 @@ int run_guard(const Options& given) {
         {options.pin_dir, options.cgroup_root, /*disable_tracing=*/options.disable_tracing});
     if (!programs) return tl::unexpected(std::move(programs).error());
     bpf::Datapath datapath(std::move(*programs));
-    // The node's own processes are not workloads: they pass. Everybody else is unclassified.
-    UniqueFd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!probe) return fail_errno(errno, "socket");
-    auto cookie = netns_cookie(probe.get());
-    if (!cookie) return tl::unexpected(std::move(cookie).error());
-    MESH_TRY(datapath.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
-             "guard");
-    capture::NodeState node;
-    node.node_cidrs = options.node_cidrs;
-    node.vip_cidrs = {*Cidr::parse(kVipCidr4), *options.vip_cidr6};
-    node.mesh_cidrs = options.mesh_cidrs;
-    MESH_TRY(datapath.cidrs.sync(capture::known_cidrs(node), /*only_additions=*/true), "guard");
+    MESH_TRY(close_mesh(datapath, options), "guard");
     return datapath.set_accel(datapath.accel());
   };
   if (auto status = guard(); !status) {

@@ -65,21 +65,13 @@ void Controller::seed_vips(catalog::VipAllocator& vips) const {
 }
 
 Status Controller::start() {
-  // The node's own namespace first: its connections and listeners are never refused in between.
-  UniqueFd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!probe) return fail_errno(errno, "socket");
-  auto cookie = netns_cookie(probe.get());
-  if (!cookie) return context(std::move(cookie).error(), "own network namespace");
-  MESH_TRY(datapath_.netns.put(*cookie, mesh_netns{MESH_NETNS_HOST, MESH_LABEL_NODE, {}, {}}),
-           "namespaces");
   if (options_.dns != nullptr) options_.dns->seed();
   // Nobody may talk to anybody before this; what an earlier agent put in force stays until the
   // first catalog.
   if (!datapath_.policy.current())
     MESH_TRY(datapath_.policy.set({options_.default_policy == policy::Verdict::Allow, {}}),
              "intentions");
-  // What an earlier agent knew beyond that stays until this one knows more.
-  return datapath_.cidrs.sync(known_cidrs(node_), /*only_additions=*/true);
+  return {};
 }
 
 workload::Callbacks Controller::callbacks() {

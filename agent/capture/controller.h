@@ -52,7 +52,7 @@ class Controller {
 
   // Names and VIPs that an earlier agent gave away.
   void seed_vips(catalog::VipAllocator& vips) const;
-  // Before discovery: node and VIP ranges are refused from unclassified namespaces from here on.
+  // Before discovery, with the mesh's ranges in the maps (close_mesh): puts intentions in force.
   Status start();
   // After discovery has started and reported what exists: drops what an earlier agent left of dead
   // namespaces.

@@ -115,5 +115,52 @@ TEST_F(MeshWire, AClockThatIsWrongOpensNothing) {
   EXPECT_EQ(ask()["reply"], kSecret);
 }
 
+// The other node enforces nothing, so only what the start left behind can. It fails after the
+// programs are attached: identities are read then.
+TEST_F(MeshWire, AStartThatFailsLeavesTheMeshClosed) {
+  ShiftedClock clock(b_->work_dir() + "/clock");
+  clock.set(-2h);
+  write_catalog(services());
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080", "--quiet"});
+  Process back = start_server(*client_, {"echo-server", "--port", "8080", "--quiet"});
+  const auto command = [&](const char* name) {
+    AgentOptions options = agent_options(*b_);
+    options.extra.insert(options.extra.begin(), name);
+    const RunResult done = Agent::try_run(*b_, options, 60s);
+    EXPECT_TRUE(done.ok()) << done.describe();
+  };
+  const auto say = [&](const Pod& from, const std::string& to) {
+    return run_client(from, to, 8080, {"--text", kSecret, "--timeout", "1500"});
+  };
+  for (const bool guarded : {false, true}) {
+    SCOPED_TRACE(guarded ? "with the pins of the guard" : "with no pins");
+    auto open = capture();
+    EXPECT_EQ(say(*client_, server_->addr4)["reply"], kSecret);
+    EXPECT_EQ(say(*server_, client_->addr4)["reply"], kSecret);
+    EXPECT_TRUE(open.contains(kSecret)) << "the capture shows what is in clear";
+
+    if (guarded) command("guard");
+    AgentOptions behind = agent_options(*b_);
+    behind.env = clock.env();
+    const RunResult early = Agent::try_run(*b_, behind, 60s);
+    EXPECT_FALSE(early.timed_out) << early.describe();
+    EXPECT_FALSE(early.ok());
+    EXPECT_THAT(early.out + early.err, ::testing::HasSubstr("stay refused")) << early.describe();
+    auto cable = capture();
+    for (const bool v4 : {true, false}) {
+      const auto at = [&](const Pod& pod) { return v4 ? pod.addr4 : pod.addr6; };
+      EXPECT_EQ(say(*server_, at(*client_))["errno"], "ECONNREFUSED");
+      EXPECT_EQ(say(*client_, at(*server_))["errno"], "ETIMEDOUT");
+    }
+    // The node itself is no workload.
+    EXPECT_EQ(run_client(b_->host(), client_->addr4, 8080)["ok"], true);
+    EXPECT_FALSE(cable.contains(kSecret));
+    command("cleanup");
+  }
+  command("guard");
+  start(services());
+  EXPECT_EQ(ask()["reply"], kSecret);
+}
+
 }  // namespace
 }  // namespace mesh::test
