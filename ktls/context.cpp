@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "ktls/handshake_impl.h"
@@ -162,5 +163,9 @@ Result<ContextPtr> make_context(SvidPtr svid, TrustBundlePtr bundle, std::shared
 }
 
 const SvidPtr& svid_of(const Context& context) { return context.svid; }
+
+bool trusts(const TrustBundle& bundle, const Peer& peer) {
+  return std::find(bundle.ids.begin(), bundle.ids.end(), peer.root) != bundle.ids.end();
+}
 
 }  // namespace mesh::ktls

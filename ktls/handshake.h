@@ -72,6 +72,8 @@ using ContextPtr = std::shared_ptr<const Context>;
 Result<ContextPtr> make_context(SvidPtr svid, TrustBundlePtr bundle, std::shared_ptr<PskStore> psks,
                                 ContextOptions options);
 const SvidPtr& svid_of(const Context& context);
+// Whether the root by which the peer was verified, at whatever time, is one of these.
+bool trusts(const TrustBundle& bundle, const Peer& peer);
 
 // What a finished handshake came to.
 struct Established {

@@ -2,6 +2,7 @@
 // Who the other side of a connection is, and why it may not be. No OpenSSL in this header.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -40,11 +41,15 @@ enum class PeerReject : std::uint8_t {
 };
 std::string_view to_string(PeerReject reason);
 
+// The SHA-256 of a root certificate.
+using RootId = std::array<std::uint8_t, 32>;
+
 // What a verified certificate says.
 struct Peer {
   SpiffeId id;
   std::string node;                    // of the signing intermediate: its subject CN
   std::chrono::sys_seconds not_after;  // of leaf and chain, whichever ends first
+  RootId root{};                       // where the chain ended
 };
 
 }  // namespace mesh::ktls

@@ -78,6 +78,11 @@ Result<TrustBundlePtr> bundle_from_pem(std::string trust_domain, std::string_vie
       return wrong("belongs to another trust domain than " + trust_domain);
   }
   auto bundle = std::make_shared<TrustBundle>();
+  for (const X509Ptr& root : *certificates) {
+    auto id = root_id(root.get());
+    if (!id) return context(std::move(id).error(), "trust bundle");
+    bundle->ids.push_back(*id);
+  }
   bundle->trust_domain = std::move(trust_domain);
   bundle->roots = std::move(*certificates);
   return TrustBundlePtr(std::move(bundle));

@@ -10,6 +10,7 @@
 
 #include "ktls/fwd.h"
 #include "ktls/ossl_ptr.h"
+#include "ktls/peer.h"
 #include "ktls/spiffe_id.h"
 
 namespace mesh::ktls {
@@ -27,6 +28,7 @@ struct Svid {
 struct TrustBundle {
   std::string trust_domain;
   std::vector<X509Ptr> roots;  // during a rotation more than one
+  std::vector<RootId> ids;     // of the roots, in their order
 };
 
 // PEM, leaf first, then intermediates; checks that key and leaf belong together and that the leaf

@@ -201,7 +201,9 @@ tl::expected<Peer, PeerRejection> verify_peer(X509* leaf, STACK_OF(X509) * untru
   const STACK_OF(X509)* chain = X509_STORE_CTX_get0_chain(context);
   auto node = check_issuer(chain);
   if (!node) return Rejected(node.error());
-  Peer peer{std::move(*id), std::move(*node), std::chrono::sys_seconds::max()};
+  auto root = root_id(sk_X509_value(chain, sk_X509_num(chain) - 1));
+  if (!root) return reject(PeerReject::Other, "{}", root.error().what);
+  Peer peer{std::move(*id), std::move(*node), std::chrono::sys_seconds::max(), *root};
   for (int i = 0; i < sk_X509_num(chain); ++i) {
     auto end = to_time(X509_get0_notAfter(sk_X509_value(chain, i)));
     if (!end) return reject(PeerReject::Malformed, "certificate {}: {}", i, end.error().what);

@@ -138,6 +138,14 @@ const char* weak_certificate(X509* certificate) {
   return error;
 }
 
+Result<RootId> root_id(X509* root) {
+  RootId id;
+  unsigned int length = 0;
+  if (X509_digest(root, EVP_sha256(), id.data(), &length) != 1 || length != id.size())
+    return fail_ossl("digest of a root");
+  return id;
+}
+
 std::string node_name_of(X509* certificate) {
   const X509_NAME* subject = X509_get_subject_name(certificate);
   const int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);

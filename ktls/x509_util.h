@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ktls/ossl_ptr.h"
+#include "ktls/peer.h"
 
 namespace mesh::ktls {
 
@@ -50,6 +51,8 @@ UriSans uri_sans(X509* certificate);
 const char* weak_key(EVP_PKEY* key);
 // The same of a certificate's key and of the algorithm that signed it (SHA-2 or Ed25519).
 const char* weak_certificate(X509* certificate);
+
+Result<RootId> root_id(X509* root);
 
 // The only subject CN when it can be a node's name ([A-Za-z0-9._-], at most 64); else empty.
 std::string node_name_of(X509* certificate);

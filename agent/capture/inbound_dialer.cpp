@@ -73,6 +73,10 @@ tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(
     return failure(DialReason::Denied, std::move(still).error());
   if (peer.not_after <= std::chrono::system_clock::now())
     return failure(DialReason::Denied, peer.id.uri() + " has expired");
+  // Not whether the roots have changed: while they are being replaced, legs of those that stay go
+  // on, and no application notices.
+  if (!contexts_->trusts(peer))
+    return failure(DialReason::Denied, "the root of " + peer.id.uri() + " is not trusted any more");
   auto own = view->own.find(accepted.local.address);
   if (own == view->own.end() || !contexts_->find(own->second))
     return failure(DialReason::NoIdentity, "the workload has no identity any more");

@@ -110,8 +110,9 @@ void Mesh::on_gone(const std::string& service) {
   log::warn("identity {} has ended: {} connections were reset", id->uri(), aborted.value_or(0));
 }
 
-// Who was trusted may not be any more. Open connections stay: they were verified by the roots of
-// their time and end with the certificates' expiry.
+// Who was trusted may not be any more. Open connections stay, as they were verified by the roots of
+// their time. Nothing new goes by them: dialed legs belong to a context that is forgotten, and of
+// accepted ones InboundDialer asks again.
 void Mesh::on_bundle() {
   psks_->new_epoch();
   contexts_->forget();

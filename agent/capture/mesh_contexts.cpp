@@ -20,6 +20,11 @@ Result<ktls::ContextPtr> MeshContexts::find(std::string_view service) {
   return context;
 }
 
+bool MeshContexts::trusts(const ktls::Peer& peer) const {
+  const auto bundle = identities_->bundle();
+  return bundle && ktls::trusts(*bundle, peer);
+}
+
 void MeshContexts::forget() {
   const std::lock_guard lock(mutex_);
   entries_.clear();

@@ -22,6 +22,8 @@ class MeshContexts {
 
   // Fails when the service has no SVID now.
   Result<ktls::ContextPtr> find(std::string_view service);
+  // Whether the root that the peer was verified by, maybe long ago, is trusted now.
+  [[nodiscard]] bool trusts(const ktls::Peer& peer) const;
   // The PSKs' epoch has risen: contexts belong to the one they were made in.
   void forget();
 

@@ -17,7 +17,7 @@ namespace mesh::takeover {
 
 // Raised whenever a frame or what is in it changes, ktls' stream state included: another number is
 // refused before anything is handed over.
-inline constexpr std::uint32_t kProtocol = 1;
+inline constexpr std::uint32_t kProtocol = 2;
 
 enum class FrameType : std::uint8_t {
   Offer = 1,       // agent: generation; lock, admin, metrics and debug sockets

@@ -2,6 +2,7 @@
 #include "agent/takeover/connection_state.h"
 #include "agent/takeover/wipe.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "agent/takeover/wire_bytes.h"
@@ -42,6 +43,7 @@ void write(Writer& out, const relay::LegSecurity& security) {
   out.text(security.peer.id.uri());
   out.text(security.peer.node);
   out.number(static_cast<std::uint64_t>(security.peer.not_after.time_since_epoch().count()));
+  out.bytes(security.peer.root.data(), security.peer.root.size());
   out.text(security.own_id);
   out.text(security.sni);
   out.flag(security.resumed);
@@ -58,6 +60,11 @@ relay::LegSecurity read_security(Reader& in) {
   security.peer.node = in.text(kMaxName);
   security.peer.not_after =
       std::chrono::sys_seconds(std::chrono::seconds(in.number_below<std::uint64_t>(kMaxNotAfter)));
+  auto& root = security.peer.root;
+  if (const auto bytes = in.bytes(root.size()); bytes.size() == root.size())
+    std::copy(bytes.begin(), bytes.end(), root.begin());
+  else
+    in.refuse();
   security.own_id = in.text(kMaxUri);
   security.sni = in.text(kMaxName);
   security.resumed = in.flag();

@@ -12,7 +12,7 @@
 
 namespace mesh::takeover {
 
-inline constexpr std::uint32_t kStateVersion = 1;
+inline constexpr std::uint32_t kStateVersion = 2;
 inline constexpr std::size_t kMaxRest = 1u << 20;  // what a direction may have read and not written
 inline constexpr std::size_t kMaxState = 2 * kMaxRest + 256 * 1024;
 

@@ -40,6 +40,23 @@ class MeshIdentity : public TwoNodes {
   [[nodiscard]] bool reached() {
     return run_client(*client_, server_->addr4, 8080, {"--text", kSecret})["reply"] == kSecret;
   }
+  // A node gets the roots that the CA's directory has now.
+  void copy_trust(const Node& node, Agent& agent) {
+    const double before = events(agent, "reloaded");
+    const std::string next = identity_dir(node) + "/trust.next";
+    std::filesystem::copy_file(ca_dir() + "/trust.pem", next);
+    std::filesystem::rename(next, identity_dir(node) + "/trust.pem");
+    expect_event(agent, "reloaded", before + 1);
+  }
+  // A node gets a certificate of the root that signs now.
+  void issue_again(const Node& node, Agent& agent) {
+    const double before = events(agent, "reloaded");
+    const double renewed = events(agent, "renewed");
+    issue_node(node);
+    expect_event(agent, "reloaded", before + 1);
+    expect_event(agent, "renewed", renewed + 1);
+    EXPECT_TRUE(reached());
+  }
 
   std::optional<Process> echo_;
 };
@@ -89,33 +106,16 @@ TEST_F(MeshIdentity, TheRootIsReplacedUnderTraffic) {
                                       kSecret, "--repeat", "100000", "--pause", "10"}));
   InteractiveClient open(*client_, server_->addr4, 8080);
   ASSERT_EQ(open.say("before")["reply"], "before");
-  const auto copy_trust = [&] {
-    const double before_a = events(*agent_a_, "reloaded");
-    const double before_b = events(*agent_b_, "reloaded");
-    for (const Node* node : {&*a_, &*b_}) {
-      const std::string next = identity_dir(*node) + "/trust.next";
-      std::filesystem::copy_file(ca_dir() + "/trust.pem", next);
-      std::filesystem::rename(next, identity_dir(*node) + "/trust.pem");
-    }
-    expect_event(*agent_a_, "reloaded", before_a + 1);
-    expect_event(*agent_b_, "reloaded", before_b + 1);
-  };
-  const auto issue = [&](const Node& node, Agent& agent) {
-    const double before = events(agent, "reloaded");
-    const double renewed = events(agent, "renewed");
-    issue_node(node);
-    expect_event(agent, "reloaded", before + 1);
-    expect_event(agent, "renewed", renewed + 1);
-    EXPECT_TRUE(reached());
-  };
   const Labels full{{"side", "outbound"}, {"kind", "full"}};
   const double handshakes = metric(*agent_a_, "mesh_tls_handshakes_total", full);
   ASSERT_TRUE(ca({"rotate", "--dir", ca_dir()}).ok());
-  copy_trust();
-  issue(*a_, *agent_a_);
-  issue(*b_, *agent_b_);
+  copy_trust(*a_, *agent_a_);
+  copy_trust(*b_, *agent_b_);
+  issue_again(*a_, *agent_a_);
+  issue_again(*b_, *agent_b_);
   ASSERT_TRUE(ca({"retire-root", "--dir", ca_dir()}).ok());
-  copy_trust();
+  copy_trust(*a_, *agent_a_);
+  copy_trust(*b_, *agent_b_);
   EXPECT_TRUE(reached());
   EXPECT_GT(metric(*agent_a_, "mesh_tls_handshakes_total", full), handshakes);
   EXPECT_EQ(open.say("after")["reply"], "after");
@@ -128,6 +128,32 @@ TEST_F(MeshIdentity, TheRootIsReplacedUnderTraffic) {
   EXPECT_GT(served, 20u);
   EXPECT_EQ(metric(*agent_a_, "mesh_tls_peer_rejected_total"), 0);
   EXPECT_EQ(metric(*agent_b_, "mesh_tls_peer_rejected_total"), 0);
+}
+
+TEST_F(MeshIdentity, AnOldLegOfARetiredRootCarriesNothingNew) {
+  serve();
+  ASSERT_TRUE(ca({"rotate", "--dir", ca_dir()}).ok());
+  copy_trust(*a_, *agent_a_);
+  copy_trust(*b_, *agent_b_);
+  issue_again(*b_, *agent_b_);
+  // The client's node is left out: its workloads have certificates of the old root, and it keeps
+  // its legs, since its own roots stay.
+  InteractiveClient open(*client_, server_->addr4, 8080);
+  ASSERT_EQ(open.say("before")["reply"], "before");
+  const Labels reused{{"side", "inbound"}, {"kind", "reused"}};
+  const double before = metric(*agent_b_, "mesh_tls_handshakes_total", reused);
+  EXPECT_TRUE(reached());
+  EXPECT_TRUE(reached());
+  ASSERT_GT(metric(*agent_b_, "mesh_tls_handshakes_total", reused), before);
+  ASSERT_TRUE(ca({"retire-root", "--dir", ca_dir()}).ok());
+  copy_trust(*b_, *agent_b_);
+  EXPECT_GE(metric(*agent_a_, "mesh_tls_idle_legs"), 1);
+  const Labels denied{{"reason", "denied"}};
+  const double refused = metric(*agent_b_, "mesh_relay_dial_failures_total", denied);
+  EXPECT_FALSE(reached());
+  EXPECT_EQ(metric(*agent_b_, "mesh_relay_dial_failures_total", denied), refused + 1);
+  EXPECT_EQ(open.say("after")["reply"], "after") << "what is open stays";
+  ASSERT_NO_FATAL_FAILURE(issue_again(*a_, *agent_a_));
 }
 
 TEST_F(MeshIdentity, AWorkloadThatTheCatalogPlacesElsewhereIsRefused) {

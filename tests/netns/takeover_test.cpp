@@ -142,13 +142,13 @@ TEST_F(Takeover, AnotherVersionIsToldWhatToDo) {
   start_load(vip4("web"), 5);
   const std::string socket = a_->admin_socket();
   EXPECT_THAT(
-      ask_raw(socket, R"({"command":"takeover","protocol":1,"abi":9999,"version":"9.0.0"})"),
+      ask_raw(socket, R"({"command":"takeover","protocol":2,"abi":9999,"version":"9.0.0"})"),
       ::testing::AllOf(HasSubstr("error"), HasSubstr("ABI 9999"), HasSubstr("cleanup")));
   EXPECT_THAT(ask_raw(socket, fmt::format(R"({{"command":"takeover","protocol":99,"abi":{}}})",
                                           agent_a_->status_json()["abi"].get<int>())),
               ::testing::AllOf(HasSubstr("error"), HasSubstr("protocol 99")));
   // One that asks and then says nothing, or goes away.
-  EXPECT_THAT(ask_raw(socket, fmt::format(R"({{"command":"takeover","protocol":1,"abi":{}}})",
+  EXPECT_THAT(ask_raw(socket, fmt::format(R"({{"command":"takeover","protocol":2,"abi":{}}})",
                                           agent_a_->status_json()["abi"].get<int>())),
               HasSubstr("result"));
   EXPECT_TRUE(eventually(

@@ -7,6 +7,7 @@
 
 #include <set>
 
+#include "ktls/handshake.h"
 #include "tests/support/certs.h"
 
 namespace mesh::ktls {
@@ -72,6 +73,20 @@ TEST_F(VerifyPeer, SaysWhoItIs) {
   EXPECT_EQ(peer->id.uri(), kUri);
   EXPECT_EQ(peer->node, "node-1");
   EXPECT_EQ(peer->not_after, now + hours(12));
+}
+
+TEST_F(VerifyPeer, RemembersTheRootThatIsToStay) {
+  const Cert other = make_cert(root_spec("td", now), nullptr);
+  const auto both = bundle_of("td", {&root, &other});
+  const Cert leaf = make_cert(good_leaf(), &node);
+  bundle = both;
+  const auto peer = verify(leaf, {&node});
+  ASSERT_TRUE(peer) << peer.error().what;
+  EXPECT_TRUE(trusts(*both, *peer));
+  EXPECT_TRUE(trusts(*bundle_of("td", {&root}), *peer));
+  EXPECT_FALSE(trusts(*bundle_of("td", {&other}), *peer)) << "retired";
+  EXPECT_FALSE(trusts(TrustBundle{}, *peer));
+  EXPECT_FALSE(trusts(*both, Peer{})) << "of nobody";
 }
 
 TEST_F(VerifyPeer, EndsWithTheFirstOfTheChain) {

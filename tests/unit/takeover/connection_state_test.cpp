@@ -39,6 +39,7 @@ ConnectionState secured() {
   security.peer.id = *ktls::SpiffeId::parse("spiffe://mesh.test/ns/default/dc/dc1/svc/web");
   security.peer.node = "b";
   security.peer.not_after = std::chrono::sys_seconds(std::chrono::seconds(2'000'000'000));
+  security.peer.root.fill(7);
   security.own_id = "spiffe://mesh.test/ns/default/dc/dc1/svc/caller";
   security.sni = "web.default.dc1.internal.mesh.test";
   security.resumed = true;
@@ -92,6 +93,7 @@ TEST(TakeoverState, ComesBackAsItWas) {
   EXPECT_EQ(tls->security->peer.id, wanted.security->peer.id);
   EXPECT_EQ(tls->security->peer.node, "b");
   EXPECT_EQ(tls->security->peer.not_after, wanted.security->peer.not_after);
+  EXPECT_EQ(tls->security->peer.root, wanted.security->peer.root);
   EXPECT_EQ(tls->security->own_id, wanted.security->own_id);
   EXPECT_EQ(tls->security->sni, wanted.security->sni);
   EXPECT_TRUE(tls->security->resumed && tls->security->reused && tls->security->reusable);

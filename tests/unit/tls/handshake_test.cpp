@@ -282,7 +282,12 @@ TEST_F(HandshakeTest, IdleHandshakesAreSmall) {
     EXPECT_EQ((*made)->step(), Step::WantRead);
     idle.push_back(std::move(*made));
   }
-  EXPECT_LT((resident() - before) / idle.size(), 2048u);
+#ifdef __SANITIZE_ADDRESS__
+  constexpr std::size_t kMost = 2560;  // with what AddressSanitizer puts around each object
+#else
+  constexpr std::size_t kMost = 2048;
+#endif
+  EXPECT_LT((resident() - before) / idle.size(), kMost);
 }
 
 TEST_F(HandshakeTest, RenewedSvidIsANewContext) {
