@@ -37,7 +37,7 @@ class Source {
   // Called on the control thread, never from inside start(); directory() has the change already.
   // A handler may call members of the source, stop() included. Each may be null.
   struct Handlers {
-    // A first or a renewed SVID. Open connections of the one before may go on to its end.
+    // A first or a renewed SVID. Open connections of the one before may go on.
     std::function<void(const std::string& service, const ktls::SvidPtr& svid)> on_svid;
     // The identity has ended: so must its connections, and its PSKs.
     std::function<void(const std::string& service)> on_gone;
