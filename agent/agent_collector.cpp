@@ -101,6 +101,9 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
     out.sample(
         LabelSet{{"reason", "policy"}, {"path", Revoker::to_string(static_cast<Revoker::Path>(i))}},
         revoked.revoked[i]);
+  out.sample(
+      LabelSet{{"reason", "placement"}, {"path", Revoker::to_string(Revoker::Path::MeshInbound)}},
+      revoked.misplaced);
   one(out, "mesh_revocation_passes_total", "Walks over all open connections.", Type::Counter,
       revoked.passes);
   one(out, "mesh_revocation_failures_total",

@@ -181,7 +181,8 @@ class Controller {
   } intentions_;
   unsigned verified_ = 0;                     // parts
   std::shared_ptr<const PolicyView> judged_;  // what open connections were last judged by
-  Revoker revoker_;                           // last: its thread uses what is above
+  std::shared_ptr<const catalog::Catalog::Nodes> judged_nodes_;
+  Revoker revoker_;  // last: its thread uses what is above
 };
 
 }  // namespace mesh::capture

@@ -24,6 +24,11 @@ bool decides_alike(const PolicyView* before, const PolicyView& now) {
          a.netns == b.netns;
 }
 
+// Nor anybody be somebody else, or of another node.
+bool places_alike(const PolicyView* before, const PolicyView& now) {
+  return before != nullptr && before->identities().addrs == now.identities().addrs;
+}
+
 struct Part {
   std::string_view name;
   Result<std::size_t> (*repair)(bpf::Datapath&);
@@ -99,8 +104,12 @@ Status Controller::apply_policy(const DesiredState::Changes& changes) {
   auto view = std::make_shared<const PolicyView>(
       made.policy, std::make_shared<const Identities>(state_.desired()), made.names, made.table);
   policy_->publish(view);
-  if (!decides_alike(judged_.get(), *view)) revoker_.wake();
+  const bool alike = decides_alike(judged_.get(), *view);
+  const bool placed = options_.mesh == nullptr || (judged_nodes_ == catalog_->shared_nodes() &&
+                                                   places_alike(judged_.get(), *view));
+  if (!alike || !placed) revoker_.wake();
   judged_ = std::move(view);
+  judged_nodes_ = catalog_->shared_nodes();
   return {};
 }
 

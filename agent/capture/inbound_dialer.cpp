@@ -19,20 +19,6 @@ bool has_instance_at(const MeshView& view, std::string_view service, const Addre
   return false;
 }
 
-// A node's CA can name any workload of the trust domain, so the catalog has to place it: the leg
-// comes from the address of a workload with that identity on the node that issued it.
-tl::expected<void, std::string> placed(const MeshView& view, const ktls::Peer& peer,
-                                       const Address& from) {
-  const auto service = view.service_of(peer.id);
-  if (!service) return tl::unexpected(peer.id.uri() + " is not of this mesh");
-  const auto there = view.catalog->identity_of(from);
-  const auto* node = view.catalog->node_of(from);
-  if (!there || *there != *service || node == nullptr || node->name != peer.node)
-    return tl::unexpected(fmt::format("the catalog has no {} of node {} at {}", peer.id.uri(),
-                                      peer.node, from.to_string()));
-  return {};
-}
-
 }  // namespace
 
 tl::expected<std::optional<relay::SecureLeg>, relay::DialFailure> InboundDialer::secure_client(

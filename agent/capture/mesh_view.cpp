@@ -10,6 +10,25 @@ std::string sni_suffix(const MeshView& view) {
 
 }  // namespace
 
+tl::expected<void, std::string> placed(const MeshView& view, const ktls::Peer& peer,
+                                       const Address& from) {
+  const auto service = view.service_of(peer.id);
+  if (!service) return tl::unexpected(peer.id.uri() + " is not of this mesh");
+  const auto there = view.catalog->identity_of(from);
+  const auto* node = view.catalog->node_of(from);
+  if (!there || *there != *service || node == nullptr || node->name != peer.node)
+    return tl::unexpected(fmt::format("the catalog has no {} of node {} at {}", peer.id.uri(),
+                                      peer.node, from.to_string()));
+  return {};
+}
+
+bool placed_elsewhere(const MeshView& view, const ktls::Peer& peer, const Address& from) {
+  const auto service = view.service_of(peer.id);
+  const auto there = view.catalog->identity_of(from);
+  const auto* node = view.catalog->node_of(from);
+  return (service && there && *there != *service) || (node != nullptr && node->name != peer.node);
+}
+
 std::string sni_of(const MeshView& view, std::string_view service) {
   return std::string(service) + sni_suffix(view);
 }

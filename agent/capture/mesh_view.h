@@ -9,9 +9,11 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tl/expected.hpp>
 
 #include "agent/capture/labels.h"
 #include "agent/catalog/model.h"
+#include "ktls/peer.h"
 #include "ktls/spiffe_id.h"
 
 namespace mesh::capture {
@@ -53,6 +55,14 @@ class MeshDirectory {
  private:
   std::atomic<std::shared_ptr<const MeshView>> current_;
 };
+
+// A node's CA can name any workload of the trust domain, so the catalog has to place it: the leg
+// comes from the address of a workload with that identity on the node that issued it.
+tl::expected<void, std::string> placed(const MeshView& view, const ktls::Peer& peer,
+                                       const Address& from);
+// For what is open already, since an instance that is withdrawn keeps its connections, and those of
+// a node that the store has lost are still good: the catalog has somebody else at that address.
+bool placed_elsewhere(const MeshView& view, const ktls::Peer& peer, const Address& from);
 
 // Consul's form: <service>.<namespace>.<datacenter>.internal.<trust domain>
 std::string sni_of(const MeshView& view, std::string_view service);

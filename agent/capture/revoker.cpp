@@ -87,10 +87,9 @@ struct Revoker::Pass {
   std::size_t failed = 0;
   std::string first_failure;
 
-  void note(std::string_view source, const Endpoint& server, const policy::Decision& decision) {
+  void note(std::string_view source, const Endpoint& server, std::string by) {
     const std::lock_guard lock(mutex);
-    ++ended[{text_or(source, "unknown"), std::string(view->destination_at(server)),
-             decision.to_string()}];
+    ++ended[{text_or(source, "unknown"), std::string(view->destination_at(server)), std::move(by)}];
   }
   bool was_relayed(std::uint64_t netns, const Endpoint& client) {
     const std::lock_guard lock(mutex);
@@ -137,7 +136,8 @@ void Revoker::wake() {
 
 Revoker::Counts Revoker::counts() const {
   Counts counts;
-  for (std::size_t i = 0; i < kPaths; ++i) counts.revoked[i] = (*revoked_)[i].load();
+  for (std::size_t i = 0; i < kPaths; ++i) counts.revoked[i] = revoked_->by_path[i].load();
+  counts.misplaced = revoked_->misplaced.load();
   counts.passes = passes_.load();
   counts.failures = failures_.load();
   counts.last_pass_ns = last_pass_ns_.load();
@@ -165,11 +165,13 @@ void Revoker::run() {
 bool Revoker::pass() {
   const auto pass = std::make_shared<Pass>();
   pass->view = policy_->get();
-  if (!pass->view || pass->view->trivial()) return true;
+  if (!pass->view) return true;
   if (mesh_) pass->mesh = mesh_->get();
+  const bool trivial = pass->view->trivial();
+  if (trivial && !pass->mesh) return true;
   const auto start = Clock::now();
   end_relayed(pass);
-  end_sockets(*pass);
+  if (!trivial) end_sockets(*pass);
   report(*pass);
   last_pass_ns_ = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
@@ -189,15 +191,21 @@ void Revoker::end_relayed(const std::shared_ptr<Pass>& pass) {
     if (inbound) {
       if (!pass->mesh) return false;
       source = pass->mesh->service_of(c.security->peer.id).value_or("");
+      const auto& peer = c.security->peer;
+      if (placed_elsewhere(*pass->mesh, peer, c.client.address)) {
+        pass->note(source, c.server, placed(*pass->mesh, peer, c.client.address).error());
+        ++revoked->misplaced;
+        return true;
+      }
     } else {
       if (view.owns(c.client_netns, c.server.address)) return false;  // it talks to itself
       source = view.name_of(view.label_of_netns(c.client_netns));
     }
     const auto decision = view.decide(source, c.server);
     if (decision.allowed()) return false;
-    pass->note(source, c.server, decision);
+    pass->note(source, c.server, decision.to_string());
     const Path path = inbound ? Path::MeshInbound : c.security ? Path::MeshOutbound : Path::Twoleg;
-    ++(*revoked)[static_cast<std::size_t>(path)];
+    ++revoked->by_path[static_cast<std::size_t>(path)];
     const std::lock_guard lock(pass->mutex);
     pass->relayed.emplace(c.client_netns, c.client);
     return true;
@@ -239,8 +247,8 @@ void Revoker::end_sockets(Pass& pass) {
                         : local                                   ? Path::Local
                         : (socket->flags & MESH_SOCK_REMOTE) != 0 ? Path::MeshOutbound
                                                                   : Path::Twoleg;
-      ++(*revoked_)[static_cast<std::size_t>(path)];
-      pass.note(source, server, decision);
+      ++revoked_->by_path[static_cast<std::size_t>(path)];
+      pass.note(source, server, decision.to_string());
     }
   }
 }

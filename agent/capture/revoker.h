@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ends the connections that intentions no longer allow. A thread of its own: a walk over many
+// Ends the connections that intentions no longer allow, and those from other nodes whose client the
+// catalog has somebody else for. A thread of its own: a walk over many
 // sockets takes longer than the control thread may be away.
 #pragma once
 
@@ -30,6 +31,7 @@ class Revoker {
 
   struct Counts {
     std::array<std::uint64_t, kPaths> revoked{};
+    std::uint64_t misplaced = 0;  // MeshInbound, by the catalog
     std::uint64_t passes = 0;
     std::uint64_t failures = 0;  // sockets that could not be ended; tried again
     std::uint64_t last_pass_ns = 0;
@@ -65,7 +67,10 @@ class Revoker {
   const std::shared_ptr<const PolicyDirectory> policy_;
   const std::shared_ptr<const MeshDirectory> mesh_;
 
-  using Revoked = std::array<std::atomic<std::uint64_t>, kPaths>;
+  struct Revoked {
+    std::array<std::atomic<std::uint64_t>, kPaths> by_path{};
+    std::atomic<std::uint64_t> misplaced{0};
+  };
   // Shared with what the workers have been asked: one that stalled may come to it after the pass.
   const std::shared_ptr<Revoked> revoked_ = std::make_shared<Revoked>();
   std::atomic<std::uint64_t> passes_{0};

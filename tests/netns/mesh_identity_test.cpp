@@ -156,6 +156,34 @@ TEST_F(MeshIdentity, AnOldLegOfARetiredRootCarriesNothingNew) {
   ASSERT_NO_FATAL_FAILURE(issue_again(*a_, *agent_a_));
 }
 
+TEST_F(MeshIdentity, AnOpenConnectionEndsWhenItsAddressIsAnothersButNotWhenItIsNobodys) {
+  serve();
+  InteractiveClient client(*client_, server_->addr4, 8080);
+  ASSERT_EQ(client.say(kSecret)["reply"], kSecret);
+  const auto at_b = [&](const std::vector<TestService>& services) {
+    b_->write_config("services.json", services_json(services));
+  };
+  const auto misplaced = [&] {
+    return metric(*agent_b_, "mesh_revoked_connections_total",
+                  {{"reason", "placement"}, {"path", "mesh_inbound"}});
+  };
+  // An instance that is withdrawn gets no new connections; those it has stay, as do those of a node
+  // that the store has lost.
+  at_b({{"web", {{server_->addr4, 8080}}}});
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return !reached(); }, "withdrawn"));
+  EXPECT_EQ(client.say("still")["reply"], "still");
+  at_b(services());
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return reached(); }, "it is back"));
+  EXPECT_EQ(client.say("again")["reply"], "again");
+  EXPECT_EQ(misplaced(), 0);
+  at_b({{"stranger", {{client_->addr4, 1}}}, {"web", {{server_->addr4, 8080}}}});
+  EXPECT_TRUE(eventually(
+      kWithinOneSecond, [&] { return misplaced() == 1; }, "it is ended"));
+  EXPECT_FALSE(client.say("never").value("ok", true));
+}
+
 TEST_F(MeshIdentity, AWorkloadThatTheCatalogPlacesElsewhereIsRefused) {
   Pod& third = b_->add_pod("third");
   const std::vector<TestService> right{{"caller", {{client_->addr4, 1}}},
