@@ -42,11 +42,16 @@ tl::expected<std::optional<relay::SecureLeg>, relay::DialFailure> InboundDialer:
                                           accepted.client_fd);
   if (!handshake)
     return tl::unexpected(relay::DialFailure{DialReason::Handshake, std::move(handshake).error()});
-  return relay::SecureLeg{std::move(*handshake),
-                          view->id_of(own->second).value_or(ktls::SpiffeId{}).uri(),
-                          [view, from = accepted.client.address](const ktls::Peer& peer) {
-                            return placed(*view, peer, from);
-                          }};
+  return relay::SecureLeg{
+      std::move(*handshake), view->id_of(own->second).value_or(ktls::SpiffeId{}).uri(),
+      [view, from = accepted.client.address, service = own->second,
+       contexts = contexts_](const ktls::Peer& peer) {
+        // dial() asks again; a PSK is kept before that.
+        auto fine = placed(*view, peer, from);
+        if (fine && !contexts->find(service))
+          fine = tl::unexpected("the identity of " + service + " has ended meanwhile");
+        return fine;
+      }};
 }
 
 tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(

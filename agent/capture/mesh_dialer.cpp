@@ -121,10 +121,17 @@ tl::expected<relay::Dialed, relay::DialFailure> MeshDialer::dial(
   if (!handshake) return failure(DialReason::Handshake, std::move(handshake).error());
   dialed.secure = std::make_unique<relay::SecureLeg>(relay::SecureLeg{
       std::move(*handshake), view->id_of(own->second).value_or(ktls::SpiffeId{}).uri(),
-      [want = std::move(*expected)](const ktls::Peer& peer) -> tl::expected<void, std::string> {
+      [want = std::move(*expected), service = own->second,
+       contexts = contexts_](const ktls::Peer& peer) -> tl::expected<void, std::string> {
         if (peer.id != want.id || peer.node != want.node)
           return tl::unexpected(fmt::format("{} of node {} answered for {} of node {}",
                                             peer.id.uri(), peer.node, want.id.uri(), want.node));
+        // Whoever ends the connections of an identity or of a root does not see this one before the
+        // end of this turn.
+        if (!contexts->find(service))
+          return tl::unexpected("the identity of " + service + " has ended meanwhile");
+        if (!contexts->trusts(peer))
+          return tl::unexpected("the root of " + peer.id.uri() + " is not trusted any more");
         return {};
       }});
   auto info = std::make_shared<MeshLegInfo>();

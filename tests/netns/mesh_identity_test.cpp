@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Identities while they change: renewal, expiry, other roots, and workloads that are not who or
 // where the catalog says.
+#include <csignal>
 #include <filesystem>
 
 #include "tests/netns/two_nodes.h"
@@ -154,6 +155,28 @@ TEST_F(MeshIdentity, AnOldLegOfARetiredRootCarriesNothingNew) {
   EXPECT_EQ(metric(*agent_b_, "mesh_relay_dial_failures_total", denied), refused + 1);
   EXPECT_EQ(open.say("after")["reply"], "after") << "what is open stays";
   ASSERT_NO_FATAL_FAILURE(issue_again(*a_, *agent_a_));
+}
+
+// The other node is silent in the middle of a handshake while the client's identity ends.
+TEST_F(MeshIdentity, AHandshakeEndsWithTheIdentityThatItIsFor) {
+  serve();
+  ASSERT_TRUE(agent_a_->cli({"debug", "set", "mesh-idle-legs=0"}).ok());
+  EXPECT_TRUE(reached());
+  const auto active = [&] { return metric(*agent_a_, "mesh_relay_connections_active"); };
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return active() == 0; }, "quiet"));
+  ASSERT_EQ(::kill(agent_b_->pid(), SIGSTOP), 0);
+  Process client = client_->spawn(
+      peer({"client", "--to", server_->addr4, "--port", "8080", "--text", kSecret}), true);
+  const double gone = events(*agent_a_, "gone");
+  ASSERT_TRUE(eventually(
+      kWithinOneSecond, [&] { return active() == 1; }, "the handshake has begun"));
+  a_->write_config("services.json", services_json({{"web", {{server_->addr4, 8080}}}}));
+  expect_event(*agent_a_, "gone", gone + 1, 8s);
+  ASSERT_EQ(::kill(agent_b_->pid(), SIGCONT), 0);
+  ASSERT_TRUE(client.wait(60s));
+  EXPECT_FALSE(json_lines(client.out()).back().value("ok", true)) << client.out();
+  EXPECT_EQ(rejected(*agent_a_, "outbound", "identity"), 1);
 }
 
 TEST_F(MeshIdentity, AnOpenConnectionEndsWhenItsAddressIsAnothersButNotWhenItIsNobodys) {
