@@ -133,7 +133,7 @@ HandshakeImpl* handshake_of(const SSL* ssl) {
 }
 
 Result<ContextPtr> make_context(SvidPtr svid, TrustBundlePtr bundle, std::shared_ptr<PskStore> psks,
-                                ContextOptions options) {
+                                std::uint64_t epoch, ContextOptions options) {
   if (svid == nullptr || bundle == nullptr) return fail("TLS context: no SVID or no bundle");
   if (options.ciphers.empty()) return fail("TLS context: no cipher");
   auto context = std::make_shared<Context>();
@@ -142,7 +142,7 @@ Result<ContextPtr> make_context(SvidPtr svid, TrustBundlePtr bundle, std::shared
     context->suites += traits_of(cipher).suite;
   }
   if (options.psk) context->psks = std::move(psks);
-  if (context->psks != nullptr) context->epoch = context->psks->epoch();
+  context->epoch = epoch;
   if (!options.keylog_file.empty()) {
     context->keylog.reset(
         ::open(options.keylog_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));

@@ -21,7 +21,7 @@ class Context {
   TrustBundlePtr bundle;
   std::shared_ptr<PskStore> psks;  // null when options.psk is false
   ContextOptions options;
-  std::uint64_t epoch = 0;  // of psks when this was made
+  std::uint64_t epoch = 0;  // of psks before the bundle was looked up
   std::string suites;       // options.ciphers as OpenSSL wants them
   SslCtxPtr client;
   SslCtxPtr server;

@@ -65,12 +65,13 @@ struct ContextOptions {
 };
 
 // What one identity needs to do handshakes: its SVID, the roots, the PSKs (null: none). Immutable;
-// a renewed SVID makes a new one, open connections keep theirs. Any thread. PSKs belong to the
-// epoch that `psks` has when the context is made.
+// a renewed SVID makes a new one, open connections keep theirs. Any thread. `epoch` is what `psks`
+// had before the bundle was looked up: PSKs of another one are neither used nor kept, so that roots
+// which are replaced in between leave nothing behind.
 class Context;
 using ContextPtr = std::shared_ptr<const Context>;
 Result<ContextPtr> make_context(SvidPtr svid, TrustBundlePtr bundle, std::shared_ptr<PskStore> psks,
-                                ContextOptions options);
+                                std::uint64_t epoch, ContextOptions options);
 const SvidPtr& svid_of(const Context& context);
 // Whether the root by which the peer was verified, at whatever time, is one of these.
 bool trusts(const TrustBundle& bundle, const Peer& peer);

@@ -60,7 +60,8 @@ class PskStore {
   void drop_client(const PskKey& key, const PskIdentity& identity);
   // All entries of one of our identities: its SVID is gone.
   void drop_identity(const SpiffeId& own);
-  // All there are: the roots changed. To be called before make_context() with the new bundle.
+  // All there are: the roots changed. To be called when everybody finds the new bundle, and before
+  // make_context() with it.
   void new_epoch();
   [[nodiscard]] std::uint64_t epoch() const;
 

@@ -4,6 +4,9 @@
 namespace mesh::capture {
 
 Result<ktls::ContextPtr> MeshContexts::find(std::string_view service) {
+  // Before the roots: if they change in between, the context has the new ones and an old epoch, and
+  // is made again the next time.
+  const auto epoch = psks_->epoch();
   auto identity = identities_->find(service);
   const std::lock_guard lock(mutex_);
   auto found = entries_.find(service);
@@ -12,11 +15,12 @@ Result<ktls::ContextPtr> MeshContexts::find(std::string_view service) {
     return fail("service '{}' has no identity now", service);
   }
   if (found != entries_.end() && found->second.svid == identity.svid &&
-      found->second.bundle == identity.bundle)
+      found->second.bundle == identity.bundle && found->second.epoch == epoch)
     return found->second.context;
-  auto context = ktls::make_context(identity.svid, identity.bundle, psks_, options_);
+  auto context = ktls::make_context(identity.svid, identity.bundle, psks_, epoch, options_);
   if (!context) return tl::unexpected(std::move(context).error());
-  entries_.insert_or_assign(std::string(service), Entry{identity.svid, identity.bundle, *context});
+  entries_.insert_or_assign(std::string(service),
+                            Entry{identity.svid, identity.bundle, epoch, *context});
   return context;
 }
 

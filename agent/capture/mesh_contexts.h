@@ -3,6 +3,7 @@
 // the roots have changed. Any thread.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -35,6 +36,7 @@ class MeshContexts {
   struct Entry {
     ktls::SvidPtr svid;
     ktls::TrustBundlePtr bundle;
+    std::uint64_t epoch = 0;
     ktls::ContextPtr context;
   };
 

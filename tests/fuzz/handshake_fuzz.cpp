@@ -37,8 +37,8 @@ struct World {
   World() {
     ContextOptions options;
     options.kernel = false;
-    client = *make_context(ca.issue("web"), ca.bundle(), client_psks, options);
-    server = *make_context(ca.issue("db"), ca.bundle(), server_psks, options);
+    client = *make_context(ca.issue("web"), ca.bundle(), client_psks, 0, options);
+    server = *make_context(ca.issue("db"), ca.bundle(), server_psks, 0, options);
   }
 };
 

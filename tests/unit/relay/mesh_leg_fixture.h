@@ -149,7 +149,7 @@ class MeshLegTest : public RelayTest {
   ktls::ContextPtr context(ktls::SvidPtr svid) {
     ktls::ContextOptions options;
     options.kernel = false;
-    auto made = ktls::make_context(std::move(svid), mesh_.bundle(), psks_, options);
+    auto made = ktls::make_context(std::move(svid), mesh_.bundle(), psks_, psks_->epoch(), options);
     EXPECT_TRUE(made) << (made ? "" : made.error().what);
     return made.value_or(nullptr);
   }

@@ -75,14 +75,21 @@ Outcome drive(Handshake& client, Handshake& server, TcpPair& pair) {
   return outcome;
 }
 
+static std::uint64_t epoch_of(const std::optional<std::uint64_t>& given,
+                              const std::shared_ptr<PskStore>& psks) {
+  return given.value_or(psks ? psks->epoch() : 0);
+}
+
 ContextPtr Scene::client_context() const {
-  auto context = make_context(client_svid, client_bundle, client_psks, client_options);
+  auto context = make_context(client_svid, client_bundle, client_psks,
+                              epoch_of(client_epoch, client_psks), client_options);
   EXPECT_TRUE(context) << context.error().what;
   return context ? *context : nullptr;
 }
 
 ContextPtr Scene::server_context() const {
-  auto context = make_context(server_svid, server_bundle, server_psks, server_options);
+  auto context = make_context(server_svid, server_bundle, server_psks,
+                              epoch_of(server_epoch, server_psks), server_options);
   EXPECT_TRUE(context) << context.error().what;
   return context ? *context : nullptr;
 }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,6 +41,8 @@ struct Scene {
   TestCa ca;
   std::shared_ptr<PskStore> client_psks = std::make_shared<PskStore>();
   std::shared_ptr<PskStore> server_psks = std::make_shared<PskStore>();
+  std::optional<std::uint64_t> client_epoch;  // none: what the PSKs have
+  std::optional<std::uint64_t> server_epoch;
   ContextOptions client_options;
   ContextOptions server_options;
   std::vector<std::string> client_alpn;

@@ -314,8 +314,8 @@ TEST_F(HandshakeTest, UnusableTargetsAreErrors) {
   EXPECT_FALSE(server_handshake(nullptr, {}, pair.server.get()));
   scene_.client_options.ciphers.clear();
   EXPECT_FALSE(
-      make_context(scene_.client_svid, scene_.client_bundle, nullptr, scene_.client_options));
-  EXPECT_FALSE(make_context(nullptr, scene_.client_bundle, nullptr, {}));
+      make_context(scene_.client_svid, scene_.client_bundle, nullptr, 0, scene_.client_options));
+  EXPECT_FALSE(make_context(nullptr, scene_.client_bundle, nullptr, 0, {}));
 }
 
 }  // namespace

@@ -169,6 +169,22 @@ TEST_F(PskTest, ContextOfAnOldEpochKeepsNothing) {
   EXPECT_EQ(server_entries(), 0u);
 }
 
+// The roots were looked up, and then replaced, before the context was made of them.
+TEST_F(PskTest, RootsOfAnOldEpochKeepNothingWheneverTheContextIsMade) {
+  scene_.client_epoch = scene_.client_psks->epoch();
+  scene_.server_epoch = scene_.server_psks->epoch();
+  scene_.client_psks->new_epoch();
+  scene_.server_psks->new_epoch();
+  EXPECT_FALSE(resumes());
+  EXPECT_EQ(client_entries(), 0u);
+  EXPECT_EQ(server_entries(), 0u);
+  scene_.client_epoch = scene_.server_epoch = std::nullopt;
+  EXPECT_FALSE(resumes());
+  EXPECT_TRUE(resumes());
+  scene_.client_epoch = 0;
+  EXPECT_FALSE(resumes()) << "nor do they use what others have kept";
+}
+
 TEST_F(PskTest, DroppedIdentityTakesItsEntriesAlong) {
   EXPECT_FALSE(resumes());
   scene_.client_psks->drop_identity(scene_.ca.id("other"));
