@@ -10,6 +10,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "agent/base/ascii.h"
 #include "agent/catalog/definition_reader.h"
 #include "agent/catalog/service_definition.h"
 #include "agent/catalog/vip.h"
@@ -122,6 +123,12 @@ Status convert(const Texts& texts, Options& options) {
                     cidr->to_string());
     node_cidrs.push_back(*cidr);
   }
+  // As Consul has it: DC1 and dc1 are one, and names in DNS and on the wire have no case.
+  options.datacenter = ascii::lower_case(options.datacenter);
+  if (options.datacenter.empty() ||
+      !std::all_of(options.datacenter.begin(), options.datacenter.end(),
+                   [](char c) { return ascii::is_alnum(c) || c == '-' || c == '_'; }))
+    return fail("--datacenter: '{}': expected letters, digits, '-' and '_'", options.datacenter);
   auto vip6 = Cidr::parse(texts.vip_cidr6);
   if (!vip6) return context(std::move(vip6).error(), "--vip-cidr6");
   if (auto checked = catalog::VipAllocator::create(*vip6); !checked)

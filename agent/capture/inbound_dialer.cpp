@@ -13,12 +13,6 @@ tl::unexpected<relay::DialFailure> failure(DialReason reason, std::string what) 
   return tl::unexpected(relay::DialFailure{reason, Error{{}, std::move(what)}});
 }
 
-bool has_instance_at(const MeshView& view, std::string_view service, const Address& address) {
-  for (const auto* candidate : view.catalog->services_at(address))
-    if (candidate->name == service) return true;
-  return false;
-}
-
 }  // namespace
 
 tl::expected<std::optional<relay::SecureLeg>, relay::DialFailure> InboundDialer::secure_client(
@@ -34,8 +28,7 @@ tl::expected<std::optional<relay::SecureLeg>, relay::DialFailure> InboundDialer:
   // its one identity.
   auto choose = [view, contexts = contexts_, service = own->second,
                  address = accepted.local.address](std::string_view sni) -> ktls::ContextPtr {
-    const auto wanted = service_of_sni(*view, sni);
-    if (!wanted || !has_instance_at(*view, *wanted, address)) return nullptr;
+    if (service_of_sni(*view, sni, address) == nullptr) return nullptr;
     return contexts->find(service).value_or(nullptr);
   };
   auto handshake = ktls::server_handshake(std::move(choose), {std::string(relay::kMeshAlpn)},
@@ -81,8 +74,7 @@ tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(
   if (accepted.request) {
     server.port = accepted.request->port;
   } else {
-    const auto wanted = service_of_sni(*view, accepted.security->sni);
-    const auto* service = wanted ? view->catalog->find(*wanted) : nullptr;
+    const auto* service = service_of_sni(*view, accepted.security->sni, server.address);
     if (service != nullptr)
       for (const auto& instance : service->instances)
         if (instance.address == server.address) server.port = instance.port;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/capture/mesh_view.h"
 
+#include "agent/base/ascii.h"
+
 namespace mesh::capture {
 namespace {
 
@@ -33,10 +35,16 @@ std::string sni_of(const MeshView& view, std::string_view service) {
   return std::string(service) + sni_suffix(view);
 }
 
-std::optional<std::string> service_of_sni(const MeshView& view, std::string_view sni) {
-  const std::string suffix = sni_suffix(view);
-  if (sni.size() <= suffix.size() || !sni.ends_with(suffix)) return std::nullopt;
-  return std::string(sni.substr(0, sni.size() - suffix.size()));
+// What has come over the wire is in lower case, and names are unique without it.
+const catalog::Service* service_of_sni(const MeshView& view, std::string_view sni,
+                                       const Address& address) {
+  const std::string name = ascii::lower_case(sni);
+  const std::string suffix = ascii::lower_case(sni_suffix(view));
+  if (name.size() <= suffix.size() || !name.ends_with(suffix)) return nullptr;
+  const auto wanted = std::string_view(name).substr(0, name.size() - suffix.size());
+  for (const auto* service : view.catalog->services_at(address))
+    if (ascii::lower_case(service->name) == wanted) return service;
+  return nullptr;
 }
 
 }  // namespace mesh::capture

@@ -66,7 +66,9 @@ bool placed_elsewhere(const MeshView& view, const ktls::Peer& peer, const Addres
 
 // Consul's form: <service>.<namespace>.<datacenter>.internal.<trust domain>
 std::string sni_of(const MeshView& view, std::string_view service);
-// The service that an SNI names; nothing when it is not of this mesh.
-std::optional<std::string> service_of_sni(const MeshView& view, std::string_view sni);
+// The service with an instance at the address that an SNI, in whatever case, names; null when there
+// is none, or it is not of this mesh.
+const catalog::Service* service_of_sni(const MeshView& view, std::string_view sni,
+                                       const Address& address);
 
 }  // namespace mesh::capture

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/capture/targets.h"
 
+#include "agent/base/ascii.h"
 #include "agent/config/filter.h"
 
 namespace mesh::capture {
@@ -24,7 +25,7 @@ ActiveTarget Targets::instances_of(const config::ChainTarget& target) const {
   ActiveTarget out;
   // Nobody is known of another datacenter or peer.
   if (!target.peer.empty()) return out;
-  if (!target.datacenter.empty() && target.datacenter != datacenter_) return out;
+  if (!target.datacenter.empty() && ascii::lower_case(target.datacenter) != datacenter_) return out;
   out.service = catalog_.find(target.service);
   if (out.service == nullptr) return out;
   const auto* subset = config::subset_of(catalog_.entries(), target);

@@ -132,6 +132,19 @@ TEST_F(MeshLeg, PlaintextFromTheOtherNodeIsRefused) {
   EXPECT_GE(metric(*agent_b_, "mesh_denied_total", {{"reason", "plaintext_outside"}}), 1);
 }
 
+// Names are written in any case; a server name on the wire has none.
+TEST_F(TwoNodes, NamesInUpperCaseAreReached) {
+  extra_flags = {"--datacenter", "DC1"};
+  start({{"Caller", {{client_->addr4, 1}}}, {"Web", {{server_->addr4, 8080}}}});
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  const auto seen = run_client(*client_, vip4("Web"), 80, {"--text", "hello"});
+  EXPECT_EQ(seen.value("reply", ""), "hello") << seen;
+  InteractiveClient client(*client_, server_->addr4, 8080);
+  (void)client.say("hello");
+  EXPECT_EQ(secured_connection(*agent_a_, "source")["tls"]["peer"],
+            "spiffe://mesh.test/ns/default/dc/dc1/svc/Web");
+}
+
 // One leg at a time is made to a workload, so that few connections make a line.
 class MeshLine : public TwoNodes {
  protected:

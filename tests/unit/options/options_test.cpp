@@ -36,6 +36,14 @@ TEST(Options, DefaultsNeedOnlyTheNodeCidr) {
   EXPECT_EQ(o->restart_timeout, std::chrono::seconds(30));
 }
 
+TEST(Options, TheDatacenterIsTakenInLowerCase) {
+  auto o = parse({"--node-cidr", "10.0.0.0/24", "--datacenter", "DC-1_East"});
+  ASSERT_TRUE(o);
+  EXPECT_EQ(o->datacenter, "dc-1_east");
+  for (const char* wrong : {"", "dc.1", "dc 1", "dc/1"})
+    EXPECT_FALSE(parse({"--node-cidr", "10.0.0.0/24", "--datacenter", wrong})) << wrong;
+}
+
 TEST(Options, TakesSeveralCidrsRepeatedOrWithCommas) {
   for (auto args : {std::vector<const char*>{"--node-cidr", "10.0.0.0/24,fd00::/64"},
                     {"--node-cidr", "10.0.0.0/24", "--node-cidr", "fd00::/64"}}) {
