@@ -105,9 +105,9 @@ Status Controller::apply_policy(const DesiredState::Changes& changes) {
       made.policy, std::make_shared<const Identities>(state_.desired()), made.names, made.table);
   policy_->publish(view);
   const bool alike = decides_alike(judged_.get(), *view);
-  const bool placed = options_.mesh == nullptr || (judged_nodes_ == catalog_->shared_nodes() &&
-                                                   places_alike(judged_.get(), *view));
-  if (!alike || !placed) revoker_.wake();
+  const bool at_home = options_.mesh == nullptr || (judged_nodes_ == catalog_->shared_nodes() &&
+                                                    places_alike(judged_.get(), *view));
+  if (!alike || !at_home) revoker_.wake();
   judged_ = std::move(view);
   judged_nodes_ = catalog_->shared_nodes();
   return {};
