@@ -20,8 +20,8 @@ std::string binary() {
 }
 
 // To the discard port of the node at the other end of the cable.
-Status send_datagram(const std::string& text) {
-  const SockAddr to({*Address::parse("172.31.0.2"), 9});
+Status send_datagram(const std::string& address, const std::string& text) {
+  const SockAddr to({*Address::parse(address), 9});
   UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!fd) return fail_errno(errno, "socket");
   // A port unreachable of the datagram before may be what this call reports.
@@ -31,12 +31,13 @@ Status send_datagram(const std::string& text) {
 
 }  // namespace
 
-CableCapture::CableCapture(const Node& at, const std::string& device, std::string file)
-    : at_(&at), file_(std::move(file)) {
+CableCapture::CableCapture(const Node& at, const Node& towards, std::string file)
+    : at_(&at), far_end_(cable_address4(towards, at)), file_(std::move(file)) {
   // Larger than any packet of a veth. Its ring keeps a power of two of bytes for each, so with
   // tcpdump's own 262144 it would hold 128 packets and not 512.
-  process_.emplace(at.host().spawn({"tcpdump", "-i", device, "-s", "131000", "-B", "65536", "-U",
-                                    "--immediate-mode", "-n", "-Z", "root", "-w", file_}));
+  process_.emplace(
+      at.host().spawn({"tcpdump", "-i", cable_device(towards), "-s", "131000", "-B", "65536", "-U",
+                       "--immediate-mode", "-n", "-Z", "root", "-w", file_}));
   // It says so on stderr once it listens.
   require(eventually(
       kSettle, [&] { return process_->err().find("listening on") != std::string::npos; },
@@ -50,7 +51,7 @@ const std::string& CableCapture::stop() {
     require(eventually(
         kSettle,
         [&] {
-          must(at_->host().netns().run([&]() -> Status { return send_datagram(marker); }),
+          must(at_->host().netns().run([&]() -> Status { return send_datagram(far_end_, marker); }),
                "marker");
           std::this_thread::sleep_for(std::chrono::milliseconds(50));
           return must(run({"grep", "-q", "-a", "-F", "-e", marker, file_}, {}, kRunLimit), "grep")
@@ -139,13 +140,12 @@ void TwoNodes::issue_node(const Node& node, const std::vector<std::string>& more
 
 void TwoNodes::write_catalog(const std::vector<TestService>& services) {
   nlohmann::json nodes = nlohmann::json::array();
-  unsigned number = 1;
-  for (const Node* node : {&*a_, &*b_})
+  for (const Node* node : this->nodes())
     nodes.push_back({{"name", node->name()},
-                     {"address", fmt::format("172.31.0.{}", number++)},
+                     {"address", cable_address4(*node, node == &*a_ ? *b_ : *a_)},
                      {"cidrs", {node->cidr4(), node->cidr6()}}});
   const std::string text = nlohmann::json{{"nodes", nodes}}.dump(2);
-  for (Node* node : {&*a_, &*b_}) {
+  for (Node* node : this->nodes()) {
     node->write_config("nodes.json", text);
     node->write_config("services.json", services_json(services));
   }
@@ -154,7 +154,7 @@ void TwoNodes::write_catalog(const std::vector<TestService>& services) {
 AgentOptions TwoNodes::agent_options(const Node& node) {
   AgentOptions options;
   options.extra = {"--identity-dir", identity_dir(node)};
-  for (const Node* each : {&*a_, &*b_})
+  for (const Node* each : nodes())
     for (const auto& cidr : {each->cidr4(), each->cidr6()}) {
       options.extra.push_back("--mesh-cidr");
       options.extra.push_back(cidr);
@@ -211,7 +211,7 @@ std::string TwoNodes::cable() const { return cable_device(*b_); }
 
 CableCapture TwoNodes::capture() {
   static unsigned number = 0;
-  return {*a_, cable(), fmt::format("{}/cable-{}.pcap", a_->work_dir(), number++)};
+  return {*a_, *b_, fmt::format("{}/cable-{}.pcap", a_->work_dir(), number++)};
 }
 
 double TwoNodes::metric(Agent& agent, const std::string& name, const Labels& labels) {

@@ -21,11 +21,11 @@ inline bool long_form() { return std::getenv("MESH_LONG") != nullptr; }
 // The kernel makes TLS records. In a guest it must.
 bool kernel_makes_records();
 
-// What went over the cable since the capture began, at the first node (it must outlive this). Kept
+// What went over the cable between two nodes since the capture began (`at` must outlive this). Kept
 // in a file; read with tcpdump and tshark.
 class CableCapture {
  public:
-  CableCapture(const Node& at, const std::string& device, std::string file);
+  CableCapture(const Node& at, const Node& towards, std::string file);
   // Stops the capture and gives its file. Idempotent.
   const std::string& stop();
   // Whether the TCP or UDP payloads of the packets hold these bytes, in one packet. Stops it.
@@ -37,6 +37,7 @@ class CableCapture {
 
  private:
   const Node* at_;
+  std::string far_end_;
   std::string file_;
   std::optional<Process> process_;
 };
@@ -55,10 +56,12 @@ class TwoNodes : public ::testing::Test {
   // A command that starts the agent of one.
   std::map<std::string, std::vector<std::string>> node_under;
 
-  // Writes catalog (both nodes and these services) to both, starts both agents and waits until all
+  // All that there are, in the order in which they were made.
+  virtual std::vector<Node*> nodes() { return {&*a_, &*b_}; }
+  // Writes catalog (all nodes and these services) to both, starts both agents and waits until all
   // pods are enrolled.
   void start(const std::vector<TestService>& services);
-  void write_catalog(const std::vector<TestService>& services);
+  void write_catalog(const std::vector<TestService>& services);  // of all nodes
   [[nodiscard]] AgentOptions agent_options(const Node& node);
   void start_agent(Node& node, std::optional<Agent>& agent);
   void wait_enrolled(Agent& agent, const Pod& pod);

@@ -107,6 +107,26 @@ TEST_F(Fixtures, LinkedNodesReachEachOthersPods) {
   EXPECT_TRUE(run_client(client, server.addr6, 80)["ok"]);
   const auto accepted = wait_events(echo, "accept", 2);
   EXPECT_THAT(accepted[0]["accept"].get<std::string>(), HasSubstr(client.addr4));
+
+  // A third one has a cable to each.
+  Node c("c");
+  link_nodes(a, c);
+  link_nodes(c, b);
+  EXPECT_EQ(cable_address4(a, b), "172.31.0.1");
+  EXPECT_EQ(cable_address4(b, a), "172.31.0.2");
+  for (const Node* near : {&a, &b}) {
+    const std::string device = cable_device(c);
+    EXPECT_THAT(near->host().run({"ip", "addr", "show", "dev", device}).out,
+                HasSubstr(cable_address4(*near, c) + "/30"));
+    EXPECT_THAT(near->host().run({"ip", "route", "get", c.address4(10)}).out, HasSubstr(device));
+  }
+  Pod& third = c.add_pod("third");
+  EXPECT_TRUE(run_client(third, server.addr4, 80)["ok"]);
+  EXPECT_TRUE(run_client(third, server.addr6, 80)["ok"]);
+  EXPECT_THAT(wait_events(echo, "accept", 4)[3]["accept"].get<std::string>(),
+              HasSubstr(third.addr6));
+  Process far = start_server(third, {"echo-server", "--port", "80"});
+  EXPECT_TRUE(run_client(client, third.addr4, 80)["ok"]);
 }
 
 TEST_F(Fixtures, ProcessesAreInTheirCgroupAndNamespace) {

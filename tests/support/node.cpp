@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <fstream>
@@ -44,6 +45,19 @@ std::string hardware_address(const std::string& key) {
   const std::uint64_t hash = std::hash<std::string>{}(key);
   return fmt::format("02:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", hash & 0xff, hash >> 8 & 0xff,
                      hash >> 16 & 0xff, hash >> 24 & 0xff, hash >> 32 & 0xff);
+}
+
+// A number for every two nodes, whichever is named first.
+unsigned cable_number(const Node& a, const Node& b) {
+  const unsigned low = std::min(a.slot(), b.slot());
+  const unsigned high = std::max(a.slot(), b.slot());
+  return high * (high - 1) / 2 + low;
+}
+
+unsigned cable_end(const Node& at, const Node& other) { return at.slot() < other.slot() ? 1 : 2; }
+
+std::string cable_address6(const Node& at, const Node& other) {
+  return fmt::format("fd00:11:{:x}::{}", cable_number(at, other), cable_end(at, other));
 }
 
 }  // namespace
@@ -217,28 +231,27 @@ void Node::write_config(const std::string& file, std::string_view text) {
   if (::rename(temporary.c_str(), path.c_str()) < 0) must(fail_errno(errno, path), "write config");
 }
 
+std::string cable_address4(const Node& at, const Node& other) {
+  return fmt::format("172.31.{}.{}", cable_number(at, other), cable_end(at, other));
+}
+
 std::string cable_device(const Node& other) { return link_name("to-", other.name()); }
 
 void link_nodes(Node& a, Node& b) {
-  const std::string left = link_name("to-", b.name());
-  const std::string right = link_name("to-", a.name());
-  const std::string a4 = "172.31.0.1", b4 = "172.31.0.2";
-  const std::string a6 = "fd00:11::1", b6 = "fd00:11::2";
-  a.host_->ip(fmt::format("link add {} type veth peer name {} netns {}\n", left, right,
-                          b.host_->netns().token()));
-  const auto side = [](Node& node, const std::string& dev, const std::string& own4,
-                       const std::string& own6, const std::string& peer4, const std::string& peer6,
-                       const Node& other) {
-    node.host_->ip(
-        fmt::format("addr add {1}/30 dev {0}\n"
-                    "addr add {2}/64 dev {0} nodad\n"
-                    "link set {0} up\n"
-                    "route add {3} via {4}\n"
-                    "route add {5} via {6}\n",
-                    dev, own4, own6, other.cidr4(), peer4, other.cidr6(), peer6));
+  a.host_->ip(fmt::format("link add {} type veth peer name {} netns {}\n", cable_device(b),
+                          cable_device(a), b.host_->netns().token()));
+  const auto side = [](Node& node, const Node& other) {
+    node.host_->ip(fmt::format(
+        "addr add {1}/30 dev {0}\n"
+        "addr add {2}/64 dev {0} nodad\n"
+        "link set {0} up\n"
+        "route add {3} via {4}\n"
+        "route add {5} via {6}\n",
+        cable_device(other), cable_address4(node, other), cable_address6(node, other),
+        other.cidr4(), cable_address4(other, node), other.cidr6(), cable_address6(other, node)));
   };
-  side(a, left, a4, a6, b4, b6, b);
-  side(b, right, b4, b6, a4, a6, a);
+  side(a, b);
+  side(b, a);
 }
 
 }  // namespace mesh::test

@@ -83,6 +83,8 @@ class Node {
   void masquerade_outside();
 
   [[nodiscard]] const std::string& name() const { return name_; }
+  // Which of the nodes that this process has now: a small number, that of one that is gone again.
+  [[nodiscard]] unsigned slot() const { return slot_; }
   // Processes of the node itself (kubelet, say): in the cgroup, in the node's namespace.
   [[nodiscard]] const Place& host() const { return *host_; }
   [[nodiscard]] const std::string& cidr4() const { return cidr4_; }  // a.b.c.0/24
@@ -114,8 +116,11 @@ class Node {
   friend void link_nodes(Node& a, Node& b);
 };
 
-// A cable between two nodes, with routes to each other's pods.
+// A cable between two nodes, with routes to each other's pods; every two may have one.
 void link_nodes(Node& a, Node& b);
+// Of `at` on its cable to `other`: 172.31.N.1 of the node that was made first, .2 of the other one.
+// N is 0 for the first two nodes of a process.
+std::string cable_address4(const Node& at, const Node& other);
 // The end of the cable towards `other`, in the namespace of the node at the near end.
 std::string cable_device(const Node& other);
 
