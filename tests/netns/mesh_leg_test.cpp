@@ -65,6 +65,43 @@ TEST_F(MeshLeg, AConnectionIsListedWithItsSecurity) {
   const auto there = secured_connection(*agent_b_, "destination");
   EXPECT_EQ(there["tls"]["peer"], "spiffe://mesh.test/ns/default/dc/dc1/svc/caller");
   EXPECT_EQ(there["tls"]["peer_node"], a_->name());
+  EXPECT_EQ(there["tls"]["handshake"], "full");
+  EXPECT_EQ(there["tls"]["leg"], "fresh");
+}
+
+// What is said of a leg follows from how it was made, at both agents.
+TEST_F(MeshLeg, AConnectionIsListedWithHowItsLegWasMade) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  const std::string v4 = vip4("web");
+  const auto set_idle_legs = [&](const std::string& limit) {
+    const RunResult done = agent_a_->cli({"debug", "set", "mesh-idle-legs=" + limit});
+    ASSERT_TRUE(done.ok()) << done.describe();
+  };
+  // The next connection finds this one ended, and its leg idle if it may be.
+  const auto expect_listed = [&](const std::string& handshake, const std::string& leg, int idle) {
+    SCOPED_TRACE(handshake + " " + leg);
+    InteractiveClient client(*client_, v4, 80);
+    ASSERT_EQ(client.say("hello")["reply"], "hello");
+    for (const auto& listed :
+         {secured_connection(*agent_a_, "source"), secured_connection(*agent_b_, "destination")}) {
+      EXPECT_EQ(listed["tls"]["handshake"], handshake) << listed;
+      EXPECT_EQ(listed["tls"]["leg"], leg) << listed;
+    }
+    client.process().close_stdin();
+    EXPECT_TRUE(client.process().wait(kSettle));
+    expect_metric(*agent_a_, "mesh_tls_idle_legs", {}, idle);
+    for (auto* agent : {&*agent_a_, &*agent_b_})
+      EXPECT_TRUE(eventually(
+          kSettle, [&] { return agent->connections_json().empty(); }, "none is listed"))
+          << agent->connections_json();
+  };
+  expect_listed("full", "fresh", 1);
+  expect_listed("full", "reused", 1);
+  set_idle_legs("0");
+  expect_listed("psk", "fresh", 0);
+  set_idle_legs("1");
+  expect_listed("psk", "fresh", 1);
+  expect_listed("psk", "reused", 1);
 }
 
 TEST_F(MeshLeg, LaterConnectionsNeedNoNewHandshake) {
