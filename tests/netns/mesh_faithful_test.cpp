@@ -55,6 +55,18 @@ class MeshFaithful : public TwoNodes, public ::testing::WithParamInterface<std::
                     {.to_server = 2 * kMiB, .to_client = 0, .server = {"--half-close"}});
     expect_exchange(one, 9004,
                     {.to_server = kMiB, .to_client = 3 * kMiB, .more = {"--half-close"}});
+    // One side ends its direction, the other one sees that before it sends the half of its bytes:
+    // an end that is held back until the other direction ends as well would never come.
+    expect_exchange(one, 9008,
+                    {.to_server = 2 * kMiB,
+                     .to_client = kMiB,
+                     .client = {"--hold-back", "1048576"},
+                     .server = {"--half-close"}});
+    expect_exchange(other, 9009,
+                    {.to_server = kMiB,
+                     .to_client = 2 * kMiB,
+                     .client = {"--half-close"},
+                     .server = {"--hold-back", "1048576"}});
     expect_who_speaks_first();
     expect_resets(one);
     const std::uint64_t single = in_guest() ? 2'000 : 20'000;

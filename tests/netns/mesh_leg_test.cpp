@@ -41,7 +41,9 @@ TEST_F(MeshLeg, BothEndsSeeTheNamesAndNothingIsInClear) {
   const auto by6 = run_client(*client_, vip6("web6"), 80, {"--text", secret});
   ASSERT_TRUE(by6.value("ok", false)) << by6;
   EXPECT_EQ(by6["reply"], secret);
-  EXPECT_EQ(host_of(wait_events(echo6, "accept", 1)[0]["accept"]), client_->addr6);
+  const auto accepted6 = wait_events(echo6, "accept", 1)[0];
+  EXPECT_EQ(host_of(accepted6["accept"]), client_->addr6);
+  EXPECT_EQ(accepted6["getpeername"], accepted6["accept"]);
 
   EXPECT_GT(cable.count("tcp port 15008"), 10u);
   EXPECT_EQ(cable.count("tcp and not port 15008"), 0u);

@@ -74,6 +74,10 @@ TEST_F(Peer, DuplexVerifiesEveryByte) {
        {"--send", "0", "--receive", "500000", "--half-close"}},
       {{"--send", "0", "--receive", "500000", "--half-close"},
        {"--send", "500000", "--receive", "0"}},
+      {{"--send", "300000", "--receive", "500000", "--half-close"},
+       {"--send", "500000", "--receive", "300000", "--hold-back", "400000"}},
+      {{"--send", "1", "--receive", "500000", "--half-close"},
+       {"--send", "500000", "--receive", "1", "--hold-back", "500000", "--nonblock"}},
       {{"--slow", "200", "--receive", "300000", "--send", "1"},
        {"--send", "300000", "--receive", "1", "--nonblock"}},
   };

@@ -71,8 +71,9 @@ struct DuplexOptions {
   bool nonblock = false;
   bool half_close =
       false;  // FIN as soon as everything is sent; else also after everything is received
-  unsigned slow_us = 0;      // pause after each read
-  unsigned connections = 1;  // at a time (client); before it ends (server)
+  std::uint64_t hold_back = 0;  // of `send`, until the other side has ended its direction
+  unsigned slow_us = 0;         // pause after each read
+  unsigned connections = 1;     // at a time (client); before it ends (server)
 };
 int duplex(const DuplexOptions& options);
 

@@ -48,7 +48,7 @@ class Exchange {
     const bool ok =
         error_.empty() && sent_ == options_.send && received_ == options_.receive && eof_;
     nlohmann::json line{{"event", "done"},        {"number", number_},     {"ok", ok},
-                        {"sent", sent_},          {"received", received_}, {"eof", eof_},
+                        {"sent", sent_},          {"received", received_}, {"eof", eof_.load()},
                         {"seconds", took.count()}};
     if (!error_.empty()) line["error"] = error_;
     emit(line);
@@ -70,10 +70,15 @@ class Exchange {
     (void)::shutdown(fd_, SHUT_RDWR);  // wakes the other direction and the other end
   }
 
+  // So many of what this side sends; the rest waits for the end of the other direction.
+  [[nodiscard]] std::uint64_t may_send() const {
+    return eof_ ? options_.send : options_.send - std::min(options_.send, options_.hold_back);
+  }
+
   // Bytes that the kernel took; < 0 with errno.
   ssize_t send_some() {
-    const std::size_t size = static_cast<std::size_t>(
-        std::min<std::uint64_t>(chunk(send_sizes_), options_.send - sent_));
+    const std::size_t size =
+        static_cast<std::size_t>(std::min<std::uint64_t>(chunk(send_sizes_), may_send() - sent_));
     fill_pattern(send_key_, sent_, send_buffer_.data(), size);
     const ssize_t n = ::send(fd_, send_buffer_.data(), size, MSG_NOSIGNAL);
     if (n > 0) sent_ += static_cast<std::uint64_t>(n);
@@ -117,8 +122,14 @@ class Exchange {
     std::mutex done_mutex;
     std::condition_variable changed;
     bool all_received = options_.receive == 0;
+    bool ended = false;  // the other direction, or it has failed
     std::thread sender([&] {
       while (sent_ < options_.send) {
+        if (sent_ == may_send()) {
+          std::unique_lock lock(done_mutex);
+          changed.wait(lock, [&] { return ended; });
+          if (!eof_) break;
+        }
         if (send_some() < 0 && errno != EINTR) {
           set_error("send: " + errno_name(errno));
           break;
@@ -140,6 +151,7 @@ class Exchange {
     {
       std::lock_guard lock(done_mutex);
       all_received = true;
+      ended = true;
     }
     changed.notify_one();
     sender.join();
@@ -150,8 +162,8 @@ class Exchange {
     bool shut_down = false;
     bool reading = true;
     while (reading || !shut_down) {
-      const bool sending = sent_ < options_.send;
-      if (!sending && !shut_down &&
+      const bool sending = sent_ < may_send();
+      if (sent_ == options_.send && !shut_down &&
           (options_.half_close || received_ >= options_.receive || !reading)) {
         shut();
         shut_down = true;
@@ -183,7 +195,7 @@ class Exchange {
   std::vector<char> receive_buffer_;
   std::uint64_t sent_ = 0;
   std::uint64_t received_ = 0;
-  bool eof_ = false;
+  std::atomic<bool> eof_{false};
   std::mutex mutex_;
   std::string error_;  // the first one
 };

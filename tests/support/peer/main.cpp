@@ -101,6 +101,9 @@ int main(int argc, char** argv) {
   duplex_command->add_flag("--nonblock", duplex_options.nonblock, "poll(2) and non-blocking calls");
   duplex_command->add_flag("--half-close", duplex_options.half_close,
                            "End the sending side without waiting for the other direction");
+  duplex_command->add_option("--hold-back", duplex_options.hold_back,
+                             "Send so many of the bytes only after the other side has ended its "
+                             "sending side (--half-close)");
   duplex_command->add_option("--slow", duplex_options.slow_us,
                              "Microseconds of pause after a read");
   duplex_command->add_option("--connections", duplex_options.connections,
