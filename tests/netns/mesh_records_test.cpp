@@ -23,13 +23,6 @@ class MeshRecords : public TwoNodes {
     TwoNodes::TearDown();
   }
 
-  // A line of /proc/net/tls_stat in the pod's namespace; 0 if there is none.
-  static long tls_stat(const Pod& pod, const std::string& name) {
-    const RunResult seen = pod.run({"cat", "/proc/net/tls_stat"});
-    const auto at = seen.out.find(name);
-    return at == std::string::npos ? 0 : std::stol(seen.out.substr(at + name.size()));
-  }
-
   static void expect_records(Agent& agent, const Pod& pod, const nlohmann::json& connection,
                              bool kernel) {
     SCOPED_TRACE(pod.name);

@@ -263,6 +263,12 @@ void TwoNodes::expect_exchange(const std::string& address, std::uint16_t port,
   EXPECT_TRUE(status->ok()) << serving.out();
 }
 
+long TwoNodes::tls_stat(const Pod& pod, const std::string& name) {
+  const RunResult seen = pod.run({"cat", "/proc/net/tls_stat"});
+  const auto at = seen.out.find(name);
+  return at == std::string::npos ? 0 : std::stol(seen.out.substr(at + name.size()));
+}
+
 std::size_t TwoNodes::memory_kib(const Agent& agent) {
   const auto text = must(read_file(fmt::format("/proc/{}/status", agent.pid())), "status");
   const auto at = text.find("VmRSS:");

@@ -85,6 +85,8 @@ class TwoNodes : public ::testing::Test {
     std::chrono::milliseconds limit = kRunLimit;
   };
   void expect_exchange(const std::string& address, std::uint16_t port, const Exchange& exchange);
+  // A line of /proc/net/tls_stat in the pod's namespace; 0 if there is none.
+  static long tls_stat(const Pod& pod, const std::string& name);
   // VmRSS of an agent in KiB.
   static std::size_t memory_kib(const Agent& agent);
   // The one connection of `agent` with this reporter and a TLS block, waited for.

@@ -94,6 +94,7 @@ struct LoadOptions {
   unsigned count = 1;
   unsigned chunk = 256;       // bytes a send
   unsigned interval_ms = 20;  // between two sends of a connection; 0: as much as it takes
+  unsigned at_once = 0;       // at first, so many wait for their first echo at a time; 0: all
   unsigned connects = 0;      // threads that connect, exchange a text and close all the time
 };
 int load(const LoadOptions& options);

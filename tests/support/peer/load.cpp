@@ -3,7 +3,6 @@
 // checked by its place in the stream; and beside them others that never cease to connect.
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,16 +46,21 @@ class Load {
       set_nonblocking(fd->get(), true);
       watch(fd->get(), i);
       all_.push_back({std::move(*fd), i + 1, 0, 0, false, false, {}});
+      if (options_.at_once == 0) continue;
+      send(all_.back());
+      const auto limit = Clock::now() + std::chrono::milliseconds(options_.connect.timeout_ms);
+      while (!ending_ && unanswered() >= options_.at_once) {
+        step();
+        if (Clock::now() > limit) end(all_.back(), "others have no echo in time");
+      }
+      if (ending_) return report();  // there is nothing more to be learnt
     }
     watch(STDIN_FILENO, options_.count);
     std::vector<std::thread> others;
     for (unsigned i = 0; i < options_.connects; ++i) others.emplace_back([this] { connect_on(); });
-    auto next = Clock::now();
+    start_ = Clock::now();
     while (left_ > 0) {
-      if (Clock::now() >= next) {
-        for (auto& one : all_) send(one);
-        next = Clock::now() + std::chrono::milliseconds(options_.interval_ms);
-      }
+      send_what_is_due();
       step();
       if (!said_ && std::all_of(all_.begin(), all_.end(),
                                 [](const Echoed& one) { return one.received > 0; })) {
@@ -75,6 +79,27 @@ class Load {
     event.events = EPOLLIN;
     event.data.u32 = number;
     (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
+  }
+
+  [[nodiscard]] std::size_t unanswered() const {
+    return static_cast<std::size_t>(std::count_if(
+        all_.begin(), all_.end(), [](const Echoed& one) { return one.received == 0; }));
+  }
+
+  // One after the other through the interval: a load that comes in bursts is no constant one, and
+  // takes a slow processor whole for as long as the burst.
+  void send_what_is_due() {
+    if (options_.interval_ms == 0 || ending_) {
+      for (auto& one : all_) send(one);
+      return;
+    }
+    const auto passed =
+        std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start_).count();
+    const std::uint64_t due =
+        static_cast<std::uint64_t>(passed) * all_.size() / (options_.interval_ms * 1000ull) + 1;
+    // What could not be sent in time is not made up for.
+    sent_to_ = std::max(sent_to_, due - std::min<std::uint64_t>(due, all_.size()));
+    for (; sent_to_ < due; ++sent_to_) send(all_[sent_to_ % all_.size()]);
   }
 
   void end(Echoed& one, std::string error) {
@@ -198,6 +223,8 @@ class Load {
   bool said_ = false;  // that every one has had an echo
   bool ending_ = false;
   Clock::time_point limit_;
+  Clock::time_point start_;
+  std::uint64_t sent_to_ = 0;  // sends so far, one connection after the other
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
   std::uint64_t connected_ = 0;
@@ -207,11 +234,7 @@ class Load {
 }  // namespace
 
 int load(const LoadOptions& options) {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-    limit.rlim_cur = limit.rlim_max;
-    (void)::setrlimit(RLIMIT_NOFILE, &limit);  // EMFILE is reported if it was not enough
-  }
+  raise_file_limit();
   return Load(options).run();
 }
 

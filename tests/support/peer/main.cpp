@@ -166,7 +166,10 @@ int main(int argc, char** argv) {
   load_command->add_option("--chunk", load_options.chunk, "Bytes a send")
       ->check(CLI::Range(1, 1 << 20));
   load_command->add_option("--interval", load_options.interval_ms,
-                           "Milliseconds between two sends; 0: as much as it takes");
+                           "Milliseconds between two sends of a connection, all of them one after "
+                           "the other in this time; 0: as much as it takes");
+  load_command->add_option("--at-once", load_options.at_once,
+                           "Open no more while so many wait for their first echo (0: all)");
   load_command->add_option("--connects", load_options.connects,
                            "Threads that connect and close all the time");
   add_connect(*load_command, load_options.connect);
