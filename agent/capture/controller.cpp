@@ -88,12 +88,14 @@ workload::Callbacks Controller::callbacks() {
 }
 
 Status Controller::adopted_all() {
-  for (const auto cookie : datapath_.programs().inbound_namespaces())
-    if (enrolled_.count(cookie) == 0)
-      MESH_TRY(datapath_.programs().detach_inbound(cookie), "adopt");
   ready_ = true;
   apply();
   if (!last_failure_.empty()) return fail("{}", last_failure_);
+  // Only now: a pod that could not be enrolled may be alive, and while its address is still known
+  // to be its own nothing but this program keeps anybody out.
+  for (const auto cookie : datapath_.programs().inbound_namespaces())
+    if (enrolled_.count(cookie) == 0)
+      MESH_TRY(datapath_.programs().detach_inbound(cookie), "adopt");
   return {};
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent dies, comes back, is stopped, is cleaned up; and pods come and go while it runs.
+#include <bpf/bpf.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -7,6 +8,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "mesh/abi.h"
 #include "tests/netns/foreign_programs.h"
 #include "tests/netns/mesh_test.h"
 #include "tests/support/must.h"
@@ -121,6 +123,33 @@ TEST_F(Lifecycle, PodsThatChangeWhileTheAgentIsDeadAreNoticed) {
   wait_enrolled(heir);
   EXPECT_EQ(run_client(*client_, web, 80)["reply"], "heir:hello");
   EXPECT_EQ(agent().status_json()["workloads"].size(), 2u);
+}
+
+// A pod that the new agent does not enrol, while what is known of it cannot be taken out of the
+// maps: it keeps its sk_lookup program, or everybody could come in with no agent around to notice.
+TEST_F(Lifecycle, AStartThatFailsOpensNobody) {
+  start();
+  Outside& outside = node().add_outside("o");
+  const auto refused = [&] {
+    return run_client(outside, server_->addr4, 8080, {"--timeout", "2000"})
+        .value("errno", "reached");
+  };
+  ASSERT_EQ(refused(), "ECONNREFUSED");
+  agent().kill9();
+  const std::string path =
+      fmt::format("{}/v{}/maps/mesh_addrs", node().pin_dir(), MESH_ABI_VERSION);
+  const UniqueFd addresses(::bpf_obj_get(path.c_str()));
+  ASSERT_TRUE(addresses) << path;
+  ASSERT_EQ(::bpf_map_freeze(addresses.get()), 0);
+
+  AgentOptions options;
+  options.node_cidr = false;
+  options.extra = {"--node-cidr", client_->addr4 + "/32"};  // the server is none of its pods
+  const RunResult failed = Agent::try_run(node(), options, options.start_limit);
+  EXPECT_FALSE(failed.ok());
+  EXPECT_THAT(failed.err, HasSubstr("map mesh_addrs: Operation not permitted"));
+  EXPECT_EQ(must(lookup_programs(server_->netns()), "programs").size(), 1u);
+  EXPECT_EQ(refused(), "ECONNREFUSED");
 }
 
 TEST_F(Lifecycle, OrderlyStopKeepsLocalConnectionsAndDrainsRelayed) {
