@@ -227,17 +227,29 @@ std::size_t Controller::withdraw(std::uint64_t cookie) {
   const std::string hint = it->second.workload.hint;
   enrolled_.erase(it);
   workloads_touched_ = true;
-  // The maps first: nobody is sent there while the sockets go.
+  // The maps first: nobody is sent there while the sockets go, and nobody comes in without the
+  // sk_lookup program.
   apply();
+  Status unknown;
+  if (!ready_ || !last_failure_.empty()) unknown = unlearn(cookie);
   publish_directory();
   if (options_.dns != nullptr) options_.dns->drop(cookie);
   auto aborted = relay_.drop_namespace(cookie);
   // After the relay: a connection that ended just before may have left its leg there.
   if (options_.mesh != nullptr) options_.mesh->drop_namespace(cookie);
   if (!aborted) log::error("sockets of former workload {}: {}", hint, aborted.error().what);
-  if (auto status = datapath_.programs().detach_inbound(cookie); !status)
-    log::error("former workload {}: {}", hint, status.error().what);
+  auto detached = unknown ? datapath_.programs().detach_inbound(cookie) : std::move(unknown);
+  if (!detached) log::error("former workload {}: {}", hint, detached.error().what);
   return aborted.value_or(0);
+}
+
+// What is known of a namespace, out of the maps whatever else cannot be written.
+Status Controller::unlearn(std::uint64_t cookie) {
+  std::vector<mesh_addr> addresses;
+  for (const auto& [address, owner] : datapath_.addrs.content())
+    if (owner.netns == cookie) addresses.push_back(address);
+  for (const auto& address : addresses) MESH_TRY(datapath_.addrs.erase(address), "addresses");
+  return datapath_.netns.erase(cookie);
 }
 
 // The order closes before it opens: inbound SYNs are judged before the namespace may send, and both

@@ -126,6 +126,7 @@ class Controller {
   // Takes an enrolled workload out of everything; it is unclassified then. Gives how many relayed
   // connections that reset.
   std::size_t withdraw(std::uint64_t cookie);
+  Status unlearn(std::uint64_t cookie);
   void retry_listeners();
   Result<UniqueFd> make_listener(int netns_fd, const Endpoint& at) const;
   Result<UniqueFd> find_listener(std::uint64_t cookie, int netns_fd, const Endpoint& at);

@@ -7,6 +7,8 @@
 
 #include "mesh/abi.h"
 #include "tests/netns/foreign_programs.h"
+#include "tests/netns/full_map.h"
+#include "tests/netns/intentions.h"
 #include "tests/netns/mesh_test.h"
 #include "tests/support/must.h"
 
@@ -118,6 +120,38 @@ TEST_F(FullHook, APodWithoutItsProgramIsReachedByNobody) {
   EXPECT_EQ(failure(*server_, vip4("other"), 80), "none");
   EXPECT_EQ(failure(*outside_, server_->addr4, 8080), "ECONNREFUSED");
   EXPECT_EQ(agent().get("/readyz").status, 200);
+}
+
+// Also while the maps cannot be brought up to date for another reason.
+TEST_F(FullHook, APodWithoutItsProgramIsReachedByNobodyThoughTheMapsAreBehind) {
+  std::optional<FullMap> full(must(FullMap::fill(node().pin_dir(), "mesh_intentions"), "fill"));
+  write_intentions(node(), {{"other", "relayed", "deny"}});
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return agent().get("/readyz").body.find("intentions") != std::string::npos; },
+      "the intentions do not fit"));
+  ASSERT_EQ(failure(*outside_, server_->addr4, 8080), "ECONNREFUSED");
+
+  ASSERT_EQ(::kill(agent().pid(), SIGSTOP), 0);
+  detach_inbound(*server_);
+  std::optional<ForeignPrograms> others(
+      must(ForeignPrograms::fill_lookup(server_->netns()), "fill the hook"));
+  ASSERT_EQ(::kill(agent().pid(), SIGCONT), 0);
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return degraded() == 1; }, "it says that the program cannot be had back"));
+
+  const auto before = accepted();
+  EXPECT_NE(failure(*outside_, server_->addr4, 8080), "none");
+  EXPECT_NE(failure(*outside_, server_->addr6, 8080), "none");
+  EXPECT_EQ(failure(*client_, server_->addr4, 8080), "ECONNREFUSED");
+  EXPECT_EQ(failure(*server_, other_->addr4, 8080), "ECONNREFUSED");
+  EXPECT_EQ(accepted(), before) << "nobody has come in";
+
+  full.reset();
+  others.reset();
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return agent().get("/readyz").status == 200; }, "there is room again"));
+  EXPECT_EQ(failure(*client_, vip4("web"), 80), "none");
+  EXPECT_EQ(failure(*outside_, server_->addr4, 8080), "ECONNREFUSED");
 }
 
 }  // namespace
