@@ -97,10 +97,12 @@ Status AgentCollector::collect(metrics::TextWriter& out) {
   out.family("mesh_revoked_connections_total",
              "Open connections that were ended because they are not allowed any more.",
              Type::Counter);
-  for (std::size_t i = 0; i < Revoker::kPaths; ++i)
-    out.sample(
-        LabelSet{{"reason", "policy"}, {"path", Revoker::to_string(static_cast<Revoker::Path>(i))}},
-        revoked.revoked[i]);
+  for (std::size_t i = 0; i < Revoker::kPaths; ++i) {
+    const auto path = static_cast<Revoker::Path>(i);
+    out.sample(LabelSet{{"reason", path == Revoker::Path::Passthrough ? "strict" : "policy"},
+                        {"path", Revoker::to_string(path)}},
+               revoked.revoked[i]);
+  }
   out.sample(
       LabelSet{{"reason", "placement"}, {"path", Revoker::to_string(Revoker::Path::MeshInbound)}},
       revoked.misplaced);

@@ -183,7 +183,8 @@ class Controller {
   unsigned verified_ = 0;                     // parts
   std::shared_ptr<const PolicyView> judged_;  // what open connections were last judged by
   std::shared_ptr<const catalog::Catalog::Nodes> judged_nodes_;
-  Revoker revoker_;  // last: its thread uses what is above
+  bool judge_again_ = false;  // once all of that is in the maps
+  Revoker revoker_;           // last: its thread uses what is above
 };
 
 }  // namespace mesh::capture

@@ -13,11 +13,27 @@ namespace {
 
 constexpr unsigned kVerifyAllEvery = 120;  // calls: ten minutes; 0.1 s for 100,000 endpoints
 
+using Ports = decltype(Identities::ports);
+
+// Whether no port lets plaintext in by one and refuses it by the other. Looks only at what the two
+// do not share.
+bool as_permissive(const Ports& before, const Ports& now) {
+  for (std::size_t i = 0; i < Ports::kShards; ++i) {
+    if (before.shares(i, now)) continue;
+    for (const auto& [at, port] : before.shard(i)) {
+      if ((port.flags & MESH_SVC_PERMISSIVE) == 0) continue;
+      const auto it = now.find(at);
+      if (it == now.end() || (it->second.flags & MESH_SVC_PERMISSIVE) == 0) return false;
+    }
+  }
+  return true;
+}
+
 // Whether nothing that is open can be allowed by one and denied by the other.
 bool decides_alike(const PolicyView* before, const PolicyView& now) {
-  if (now.trivial()) return true;
-  if (before == nullptr || (&before->table() != &now.table() && !(before->table() == now.table())))
-    return false;
+  if (before == nullptr) return false;  // an earlier agent may have let in what this one does not
+  if (now.trivial()) return as_permissive(before->identities().ports, now.identities().ports);
+  if (&before->table() != &now.table() && !(before->table() == now.table())) return false;
   const Identities& a = before->identities();
   const Identities& b = now.identities();
   return a.ports == b.ports && a.residents == b.residents && a.addrs == b.addrs &&
@@ -107,7 +123,10 @@ Status Controller::apply_policy(const DesiredState::Changes& changes) {
   const bool alike = decides_alike(judged_.get(), *view);
   const bool at_home = options_.mesh == nullptr || (judged_nodes_ == catalog_->shared_nodes() &&
                                                     places_alike(judged_.get(), *view));
-  if (!alike || !at_home) revoker_.wake();
+  if (!alike || !at_home) {
+    revoker_.wake();
+    judge_again_ = true;
+  }
   judged_ = std::move(view);
   judged_nodes_ = catalog_->shared_nodes();
   return {};
@@ -205,6 +224,8 @@ Status Controller::apply_now() {
   MESH_TRY(datapath_.residents.sync(desired.residents), "residents");
   apply_all_ = false;
   catalog_applied_ = true;
+  // What came in by the ports as they were until now, while this was written or could not be.
+  if (std::exchange(judge_again_, false)) revoker_.wake();
   return {};
 }
 

@@ -47,6 +47,8 @@ class PolicyView {
   [[nodiscard]] std::uint32_t label_of_netns(std::uint64_t cookie) const;
   // Whether the workload in that namespace has the address.
   [[nodiscard]] bool owns(std::uint64_t cookie, const Address& address) const;
+  // Whether plaintext from outside may come in there.
+  [[nodiscard]] bool permissive(const Endpoint& server) const;
 
  private:
   std::shared_ptr<const policy::Policy> policy_;

@@ -36,14 +36,26 @@ struct DeniedSocket {
   const mesh_conn_info* socket;
   std::string_view source;  // of the view
   Endpoint server;
-  policy::Decision decision;
+  std::string by;
 };
 
+// Plaintext from beyond the mesh. Its SYN found the port permissive, or no program of ours; the
+// next one would be refused if the port is strict.
+std::optional<DeniedSocket> judge_plain(const PolicyView& view, const mesh_conn_info& c) {
+  const Endpoint server{bpf::from_abi(c.tuple.local), c.tuple.local_port};
+  // A leg of the relay whose record came too late; the relay ends its own.
+  if (bpf::from_abi(c.tuple.remote).is_loopback()) return std::nullopt;
+  // Of a pod that is not enrolled (now) nobody is asked.
+  if (!view.owns(c.netns, server.address) || view.permissive(server)) return std::nullopt;
+  return DeniedSocket{&c, "outside", server, "mesh-inbound: strict"};
+}
+
 std::optional<DeniedSocket> judge(const PolicyView& view, const mesh_conn_info& c) {
+  if (c.series.source == MESH_LABEL_OUTSIDE) return judge_plain(view, c);
+  if (view.trivial()) return std::nullopt;
   const bool local = c.series.path == MESH_PATH_LOCAL;
   if (!local && c.series.path != MESH_PATH_TWOLEG) return std::nullopt;
-  if (c.series.source == MESH_LABEL_NODE || c.series.source == MESH_LABEL_OUTSIDE)
-    return std::nullopt;
+  if (c.series.source == MESH_LABEL_NODE) return std::nullopt;
   const bool client = c.series.reporter == MESH_REPORTER_SOURCE;
   const Endpoint server = !client ? Endpoint{bpf::from_abi(c.tuple.local), c.tuple.local_port}
                           : local ? Endpoint{bpf::from_abi(c.tuple.remote), c.tuple.remote_port}
@@ -58,7 +70,7 @@ std::optional<DeniedSocket> judge(const PolicyView& view, const mesh_conn_info& 
     decision = view.decide(source, server);
   }
   if (decision.allowed()) return std::nullopt;
-  return DeniedSocket{&c, view.name_of(source), server, decision};
+  return DeniedSocket{&c, view.name_of(source), server, decision.to_string()};
 }
 
 Endpoint client_of(const mesh_conn_info& c) {
@@ -101,8 +113,8 @@ struct Revoker::Pass {
 };
 
 std::string_view Revoker::to_string(Path path) {
-  constexpr std::array<std::string_view, kPaths> kNames = {"local", "sockmap", "twoleg",
-                                                           "mesh_outbound", "mesh_inbound"};
+  constexpr std::array<std::string_view, kPaths> kNames = {
+      "local", "sockmap", "twoleg", "mesh_outbound", "mesh_inbound", "passthrough"};
   return kNames[static_cast<std::size_t>(path)];
 }
 
@@ -168,10 +180,9 @@ bool Revoker::pass() {
   if (!pass->view) return true;
   if (mesh_) pass->mesh = mesh_->get();
   const bool trivial = pass->view->trivial();
-  if (trivial && !pass->mesh) return true;
   const auto start = Clock::now();
-  end_relayed(pass);
-  if (!trivial) end_sockets(*pass);
+  if (!trivial || pass->mesh) end_relayed(pass);
+  end_sockets(*pass);
   report(*pass);
   last_pass_ns_ = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
@@ -234,21 +245,23 @@ void Revoker::end_sockets(Pass& pass) {
       pass.fail(destroyer.error().what);
       continue;
     }
-    for (const auto& [socket, source, server, decision] : ends) {
+    for (const auto& [socket, source, server, by] : ends) {
       const auto ended = destroyer->destroy(socket->tuple, socket->cookie, socket->bound_if);
       if (!ended) pass.fail(ended.error().what);
       if (!ended || !*ended) continue;
       const bool client = socket->series.reporter == MESH_REPORTER_SOURCE;
       const bool local = socket->series.path == MESH_PATH_LOCAL;
+      const bool plain = socket->series.source == MESH_LABEL_OUTSIDE;
       // A connection once, whichever of its ends was the first. The relay has counted its own.
-      if (!local && (!client || pass.was_relayed(netns, client_of(*socket)))) continue;
+      if (!local && !plain && (!client || pass.was_relayed(netns, client_of(*socket)))) continue;
       if (!counted.insert(client ? socket->tuple : swapped(socket->tuple)).second) continue;
-      const Path path = (socket->flags & MESH_SOCK_ACCEL) != 0    ? Path::Sockmap
+      const Path path = plain                                     ? Path::Passthrough
+                        : (socket->flags & MESH_SOCK_ACCEL) != 0  ? Path::Sockmap
                         : local                                   ? Path::Local
                         : (socket->flags & MESH_SOCK_REMOTE) != 0 ? Path::MeshOutbound
                                                                   : Path::Twoleg;
       ++revoked_->by_path[static_cast<std::size_t>(path)];
-      pass.note(source, server, decision.to_string());
+      pass.note(source, server, by);
     }
   }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ends the connections that intentions no longer allow, and those from other nodes whose client the
-// catalog has somebody else for. A thread of its own: a walk over many
-// sockets takes longer than the control thread may be away.
+// Ends the connections that intentions no longer allow, those from other nodes whose client the
+// catalog has somebody else for, and those from outside that a service which was permissive has let
+// in. A thread of its own: a walk over many sockets takes longer than the control thread may be
+// away.
 #pragma once
 
 #include <array>
@@ -25,8 +26,15 @@ namespace mesh::capture {
 class Revoker {
  public:
   // How a connection was carried that has been ended. The text is the value of a metric label.
-  enum class Path : std::uint8_t { Local, Sockmap, Twoleg, MeshOutbound, MeshInbound };
-  static constexpr std::size_t kPaths = 5;
+  enum class Path : std::uint8_t {
+    Local,
+    Sockmap,
+    Twoleg,
+    MeshOutbound,
+    MeshInbound,
+    Passthrough  // from outside, to a port that is strict
+  };
+  static constexpr std::size_t kPaths = 6;
   static std::string_view to_string(Path path);
 
   struct Counts {

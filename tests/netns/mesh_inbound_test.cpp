@@ -64,6 +64,31 @@ TEST_F(MeshInbound, StrictPermissiveAndProbes) {
   EXPECT_EQ(get(*client_, false), http);
 }
 
+TEST_F(MeshInbound, WhatAPermissiveServiceLetInEndsWhenItIsStrict) {
+  cable_.reset();  // what the permissive service is sent may be seen
+  Outside& outside = b_->add_outside("o");
+  Process open = start_server(*server_, {"echo-server", "--port", "8082"});
+  InteractiveClient mesh(*client_, server_->addr4, 8082);
+  InteractiveClient probe(b_->host(), server_->addr4, 8082);
+  InteractiveClient plain(outside, server_->addr4, 8082);
+  for (auto* one : {&mesh, &probe, &plain}) ASSERT_EQ(one->say("before")["reply"], "before");
+
+  auto services = more_services();
+  services[0].meta.clear();
+  services.push_back({"caller", {{client_->addr4, 1}, {client_->addr6, 1}}});
+  const auto since = std::chrono::steady_clock::now();
+  write_catalog(services);
+  const auto closed = wait_events(open, "close", 1, kSettle);
+  EXPECT_LE(std::chrono::steady_clock::now() - since, kWithinOneSecond);
+  EXPECT_EQ(closed[0]["end"], "ECONNABORTED") << closed[0];
+  EXPECT_NE(plain.say("in clear").value("errno", "none"), "none");
+  EXPECT_EQ(run_client(outside, server_->addr4, 8082)["errno"], "ECONNREFUSED");
+  expect_metric(*agent_b_, "mesh_revoked_connections_total",
+                {{"reason", "strict"}, {"path", "passthrough"}}, 1);
+  EXPECT_EQ(mesh.say("after")["reply"], "after");
+  EXPECT_EQ(probe.say("after")["reply"], "after");
+}
+
 // A gRPC client and server of their own kind, with the calls of a kubelet's gRPC probe.
 TEST_F(MeshInbound, GrpcProbesSucceedFromTheNodeOnly) {
   cable_.reset();  // the calls are too few for what it wants to see
