@@ -84,7 +84,8 @@ static __always_inline void record_relay(struct bpf_sock_ops *ops, struct mesh_s
 		.port = s->target_port,
 		.client_port = t->local_port,
 		.flags = (s->flags & MESH_SOCK_REMOTE ? MESH_TARGET_REMOTE : 0) |
-			 (s->flags & MESH_SOCK_HTTP ? MESH_TARGET_HTTP : 0),
+			 (s->flags & MESH_SOCK_HTTP ? MESH_TARGET_HTTP : 0) |
+			 (s->flags & MESH_SOCK_DNS ? MESH_TARGET_DNS : 0),
 	};
 	struct mesh_ns_addr key;
 	struct mesh_netns *ns;

@@ -62,7 +62,9 @@ bool DnsCapture::open_family(const workload::Workload& workload,
                             dns::Transport transport) -> std::optional<Endpoint> {
     if (transport == dns::Transport::Udp) return datapath_.dns_resolver(cookie, client.port);
     auto target = datapath_.relay_target(cookie, client);
-    if (!target || !*target) return std::nullopt;
+    // Without the flag it is the record of a relayed client with the same port: what is asked there
+    // would leave the pod in clear.
+    if (!target || !*target || ((*target)->flags & MESH_TARGET_DNS) == 0) return std::nullopt;
     return Endpoint{bpf::from_abi((*target)->addr), (*target)->port};
   };
   std::vector<UniqueFd> udps, tcps;

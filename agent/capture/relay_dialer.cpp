@@ -18,7 +18,8 @@ tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::dial(const relay::A
   using relay::DialReason;
   auto target = datapath_.relay_target(accepted.netns_cookie, accepted.client);
   if (!target) return failure(DialReason::Error, std::move(target).error());
-  if (!*target) {
+  // A resolver is where another socket with the same port wanted to go, to the agent's responder.
+  if (!*target || ((*target)->flags & MESH_TARGET_DNS) != 0) {
     // Somebody inside the pod connected to the agent's port directly, or the client has gone
     // already; as one may that waited for its turn.
     if (accepted.turn == nullptr || !accepted.turn->waited())

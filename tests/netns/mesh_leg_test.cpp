@@ -51,6 +51,37 @@ TEST_F(MeshLeg, BothEndsSeeTheNamesAndNothingIsInClear) {
   EXPECT_FALSE(cable.contains("must-not-be-seen"));
 }
 
+// Two sockets of a pod with one port: one connects through the relay, the other goes to the agent's
+// responder, which must not take the first one's destination for a resolver to ask in clear.
+TEST_F(MeshLeg, TheResponderAsksNobodyButResolvers) {
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
+  auto cable = capture();
+  constexpr std::string_view kScript = R"(
+import socket, struct, sys
+def bound(port):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.settimeout(20)
+    s.bind(("0.0.0.0", port))
+    return s
+relayed = bound(0)
+port = relayed.getsockname()[1]
+asks = bound(port)
+relayed.connect((sys.argv[1], 8080))
+asks.connect(("127.0.0.1", 15053))
+question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"\x05plain\x04text\x00" + struct.pack("!2H", 1, 1)
+asks.sendall(struct.pack("!H", len(question)) + question)
+answer = asks.recv(512)
+print("rcode", answer[5] & 15 if len(answer) > 5 else "none")
+)";
+  const auto asked =
+      client_->run({"python3", "-c", std::string(kScript), std::string(server_->addr4)});
+  EXPECT_EQ(asked.out, "rcode 5\n") << asked.describe();
+  (void)wait_events(echo, "accept", 1);
+  EXPECT_GT(cable.count("tcp port 15008"), 3u);
+  EXPECT_EQ(cable.count("tcp and not port 15008"), 0u);
+}
+
 TEST_F(MeshLeg, AConnectionIsListedWithItsSecurity) {
   Process echo = start_server(*server_, {"echo-server", "--port", "8080"});
   InteractiveClient client(*client_, vip4("web"), 80);

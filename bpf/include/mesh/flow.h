@@ -69,9 +69,13 @@ struct mesh_admit {
 
 #define MESH_TARGET_REMOTE (1u << 0) /* on another node: a mesh leg, never a plain one */
 #define MESH_TARGET_HTTP (1u << 1)   /* the service speaks HTTP/1: the server's socket sniffs */
+#define MESH_TARGET_DNS (1u << 2)    /* a resolver: for the agent's responder, not for the relay */
 
-/* mesh_relay_in: (netns, source address, source port) of a captured client -> where it wanted to
- * go. */
+/*
+ * mesh_relay_in: (netns, source address, source port) of a captured client -> where it wanted to
+ * go. Sockets of one pod may share a source port, so one of them can find the record of another: a
+ * reader takes only what was meant for its own port, relay or responder (MESH_TARGET_DNS).
+ */
 struct mesh_relay_target {
 	__u64 cookie;		      /* SO_COOKIE of the client's socket */
 	__u32 service;		      /* label */
