@@ -131,6 +131,11 @@ static __always_inline int mesh_skb_may_enter_mesh_port(struct bpf_sock *sk)
 	return 0;
 }
 
+static __always_inline int mesh_skb_is_tcp(struct __sk_buff *skb)
+{
+	return mesh_skb_transport((void *)(long)skb->data, (void *)(long)skb->data_end) != 0;
+}
+
 /* What is not where it should be is taken for one. */
 static __always_inline int mesh_skb_is_syn(struct __sk_buff *skb)
 {
@@ -169,6 +174,10 @@ static __always_inline int mesh_skb_may_enter(struct __sk_buff *skb, struct bpf_
 	if (mesh_addr_is_local(&key.addr))
 		return 1;
 	tp = bpf_skc_to_tcp_sock(sk);
+	/* Listening sockets of SCTP are in the same state; only TCP is refused. TCP without a
+	 * socket of TCP is nothing that there is, and gets no further. */
+	if (!tp && !mesh_skb_is_tcp(skb))
+		return 1;
 	cookie = tp ? ((struct sock *)tp)->__sk_common.skc_net.net->net_cookie : 0;
 	/* The usual case first: a workload with its own address. The prefixes are the dearest
 	 * look-up. */

@@ -169,18 +169,18 @@ TEST_F(ProgramsTest, ListenersOfUnclassifiedNamespacesAreNotReached) {
       const auto enter = [](const std::string& cgroup) {
         std::ofstream(cgroup + "/cgroup.procs") << ::getpid() << std::flush;
       };
-      const auto listener = [&](const char* at) {
-        UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-        const SockAddr a({addr(at), 8080});
+      const auto listener = [&](const char* at, std::uint16_t port = 8080, int protocol = 0) {
+        UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, protocol));
+        const SockAddr a({addr(at), port});
         if (::bind(fd.get(), a.get(), a.length) != 0 || ::listen(fd.get(), 8) != 0) fd.reset();
         return fd;
       };
       // A SYN that is dropped gets no answer at all.
-      const auto reaches = [&](const char* at) {
-        UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      const auto reaches = [&](const char* at, std::uint16_t port = 8080, int protocol = 0) {
+        UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, protocol));
         const timeval limit{0, 300'000};
         ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-        const SockAddr a({addr(at), 8080});
+        const SockAddr a({addr(at), port});
         return ::connect(fd.get(), a.get(), a.length) == 0;
       };
       enter(cgroup_);
@@ -189,6 +189,10 @@ TEST_F(ProgramsTest, ListenersOfUnclassifiedNamespacesAreNotReached) {
       const auto other = event(MESH_EVENT_OTHER_PROTOCOL);
       const SockAddr target({addr("10.99.0.1"), 53});
       const bool udp_passes = ::connect(udp.get(), target.get(), target.length) == 0;
+      auto mptcp = listener("10.99.0.1", 8081, IPPROTO_MPTCP);
+      const bool has_sctp = UniqueFd(::socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP)).valid();
+      auto sctp = has_sctp ? listener("10.99.0.1", 8082, IPPROTO_SCTP) : UniqueFd();
+      if (has_sctp ? !sctp : std::getenv("MESH_VM") != nullptr) return "listen, SCTP";
       enter(mount_);  // the clients' sockets are outside: nothing stops them on their way
       if (!mesh || !beside) return "listen";
       if (!udp_passes || event(MESH_EVENT_OTHER_PROTOCOL) != other + 1) return "UDP not counted";
@@ -198,6 +202,11 @@ TEST_F(ProgramsTest, ListenersOfUnclassifiedNamespacesAreNotReached) {
       auto before = denied(MESH_DENY_INBOUND_UNCLASSIFIED);
       if (reaches("10.99.0.1")) return "reached while unclassified";
       if (denied(MESH_DENY_INBOUND_UNCLASSIFIED) <= before) return "not counted";
+      if (mptcp && (reaches("10.99.0.1", 8081) || reaches("10.99.0.1", 8081, IPPROTO_MPTCP)))
+        return "MPTCP reached while unclassified";
+      before = denied(MESH_DENY_INBOUND_UNCLASSIFIED);
+      if (has_sctp && !reaches("10.99.0.1", 8082, IPPROTO_SCTP)) return "SCTP is not reached";
+      if (denied(MESH_DENY_INBOUND_UNCLASSIFIED) != before) return "SCTP is counted";
       before = denied(MESH_DENY_INBOUND_UNCLASSIFIED);
       if (!reaches("10.98.0.1")) return "an address beside the mesh is not reached";
       const mesh_addr at = bpf::to_abi(addr("10.99.0.1"));
