@@ -16,6 +16,76 @@ static __always_inline int show_resolver(struct bpf_sock_addr *ctx, int family)
 	return 1;
 }
 
+static __always_inline struct mesh_addr own_addr(const struct bpf_sock *sk, int family)
+{
+	struct mesh_addr a;
+
+	if (family == AF_INET)
+		return mesh_addr_v4(sk->src_ip4);
+	a.w[0] = sk->src_ip6[0];
+	a.w[1] = sk->src_ip6[1];
+	a.w[2] = sk->src_ip6[2];
+	a.w[3] = sk->src_ip6[3];
+	return a;
+}
+
+/* Whether the other end, on the same loopback, is a socket of the pod and not of the agent. */
+static __always_inline int peer_is_pods(struct bpf_sock_addr *ctx, const struct mesh_addr *peer,
+					const struct mesh_addr *own)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct mesh_sock *s;
+	struct bpf_sock *sk;
+	int pods, size;
+
+	if (mesh_addr_is_v4(peer)) {
+		tuple.ipv4.saddr = own->w[3];
+		tuple.ipv4.daddr = peer->w[3];
+		tuple.ipv4.sport = bpf_htons(ctx->sk->src_port);
+		tuple.ipv4.dport = ctx->user_port;
+		size = sizeof(tuple.ipv4);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, own, sizeof(*own));
+		__builtin_memcpy(tuple.ipv6.daddr, peer, sizeof(*peer));
+		tuple.ipv6.sport = bpf_htons(ctx->sk->src_port);
+		tuple.ipv6.dport = ctx->user_port;
+		size = sizeof(tuple.ipv6);
+	}
+	sk = bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	s = bpf_sk_storage_get(&mesh_socks, sk, 0, 0);
+	pods = !s || !(s->flags & MESH_SOCK_AGENT);
+	bpf_sk_release(sk);
+	return pods;
+}
+
+/*
+ * A socket of whose client nothing is known. That of a leg (its storage found no memory; or the
+ * application took it so late that its record was swept) seems to be the relay on the loopback: an
+ * application that trusts the loopback (127.0.0.1/32 trust) must not take a client from anywhere
+ * for a process of its pod. It is shown the unspecified address then.
+ */
+static __always_inline int show_unknown(struct bpf_sock_addr *ctx, int family)
+{
+	struct mesh_addr peer = sock_addr_get(ctx, family);
+	/* Not constants: clang would store two words at once, which a context does not take. */
+	__u32 zero = MESH_CTX(0);
+	struct mesh_addr nobody = {{zero, zero, zero, zero}};
+	struct mesh_addr_owner *owner;
+	struct mesh_addr own;
+
+	if (ctx->protocol != IPPROTO_TCP || !mesh_addr_is_local(&peer))
+		return 1;
+	own = own_addr(ctx->sk, family);
+	if (mesh_addr_is_local(&own))
+		return 1;
+	owner = bpf_map_lookup_elem(&mesh_addrs, &own);
+	if (owner && owner->kind == MESH_ADDR_WORKLOAD && !peer_is_pods(ctx, &peer, &own))
+		sock_addr_set(ctx, family, &nobody, bpf_ntohs(ctx->user_port));
+	return 1;
+}
+
 static __always_inline int show_peer(struct bpf_sock_addr *ctx, int family)
 {
 	struct mesh_sock *s;
@@ -25,7 +95,9 @@ static __always_inline int show_peer(struct bpf_sock_addr *ctx, int family)
 	if (ctx->protocol == IPPROTO_UDP)
 		return show_resolver(ctx, family);
 	s = bpf_sk_storage_get(&mesh_socks, ctx->sk, 0, 0);
-	if (!s || !(s->flags & MESH_SOCK_REWRITTEN))
+	if (!s || s->series.source == MESH_LABEL_OUTSIDE)
+		return show_unknown(ctx, family);
+	if (!(s->flags & MESH_SOCK_REWRITTEN))
 		return 1;
 	sock_addr_set(ctx, family, &s->peer_addr, s->peer_port);
 	return 1;

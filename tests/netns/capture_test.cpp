@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two pods of one node: what they reach, which names they see, and what is counted.
+#include <bpf/bpf.h>
+#include <sys/socket.h>
+
+#include <cstdio>
 #include <set>
 
+#include "agent/base/address.h"
+#include "mesh/abi.h"
+#include "mesh/flow.h"
+#include "mesh/identity.h"
 #include "tests/netns/mesh_test.h"
 
 namespace mesh::test {
@@ -288,6 +296,51 @@ TEST_F(Capture, TrafficThatIsNotMeshPasses) {
               "hello");
   });
   expect_metric("mesh_events_total", {{"event", "other_protocol"}}, 1);
+}
+
+// An application may trust the loopback. What is relayed to it comes from there, and if nothing is
+// known of its client (its record was swept, or no memory for the storage) it must not be taken for
+// a process of the pod.
+TEST_F(Capture, AClientOfUnknownNameIsNotOfTheLoopback) {
+  const std::string socks =
+      fmt::format("{}/v{}/maps/mesh_socks", node().pin_dir(), MESH_ABI_VERSION);
+  const auto tell_peer = [](const UniqueFd& socket) {
+    const auto peer = peer_endpoint(socket.get());
+    std::printf("%s\n", peer ? peer->address.to_string().c_str() : "?");
+    std::fflush(stdout);
+  };
+  Process server = server_->fork_function([&] {
+    const UniqueFd listener(::socket(AF_INET6, SOCK_STREAM, 0));
+    const SockAddr any({*Address::parse("::"), 8081});
+    if (::bind(listener.get(), any.get(), any.length) != 0 || ::listen(listener.get(), 8) != 0)
+      return 1;
+    std::printf("listens\n");
+    std::fflush(stdout);
+    const UniqueFd relayed(::accept(listener.get(), nullptr, nullptr));
+    const UniqueFd map(::bpf_obj_get(socks.c_str()));
+    tell_peer(relayed);
+    const int key = relayed.get();
+    mesh_sock outside{};
+    outside.series.source = MESH_LABEL_OUTSIDE;
+    if (::bpf_map_update_elem(map.get(), &key, &outside, BPF_ANY) != 0) return 2;
+    tell_peer(relayed);
+    if (::bpf_map_delete_elem(map.get(), &key) != 0) return 2;
+    tell_peer(relayed);
+    // A process of the pod that comes from the pod's address to the loopback, as it really is.
+    const UniqueFd own(::socket(AF_INET, SOCK_STREAM, 0));
+    const SockAddr from({*Address::parse(server_->addr4), 0});
+    const SockAddr to({*Address::parse("127.0.0.1"), 8081});
+    if (::bind(own.get(), from.get(), from.length) != 0) return 3;
+    if (::connect(own.get(), to.get(), to.length) != 0) return 4;
+    tell_peer(own);
+    return 0;
+  });
+  ASSERT_TRUE(server.wait_output("listens", kSettle)) << server.err();
+  Process client = client_->spawn(peer(
+      {"client", "--to", vip4("relayed"), "--port", "80", "--read-first", "--timeout", "30000"}));
+  const auto end = server.wait(kSettle);
+  ASSERT_TRUE(end && end->ok()) << server.out();
+  EXPECT_EQ(server.out(), fmt::format("listens\n{}\n::\n::\n127.0.0.1\n", client_->addr4));
 }
 
 TEST_F(Capture, PodsThatAppearLaterAreEnrolled) {
