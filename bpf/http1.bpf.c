@@ -225,13 +225,13 @@ int mesh_skb_ingress(struct __sk_buff *skb)
 
 	if (!sk)
 		return 1;
+	/* First: a socket that listens now may have been an HTTP client before. */
+	if (sk->state == TCP_ST_LISTEN)
+		return mesh_skb_may_enter(skb, sk);
 	s = mesh_sniffs ? bpf_sk_storage_get(&mesh_http1s, sk, 0, 0) : 0;
-	if (s) {
-		if (s->http.status == MESH_HTTP1_ACTIVE)
-			mesh_skb_feed(skb, &s->http, 0);
-		return 1;
-	}
-	return sk->state == TCP_ST_LISTEN ? mesh_skb_may_enter(skb, sk) : 1;
+	if (s && s->http.status == MESH_HTTP1_ACTIVE)
+		mesh_skb_feed(skb, &s->http, 0);
+	return 1;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -14,6 +14,7 @@
 #include "agent/base/netns.h"
 #include "agent/bpf/abi_convert.h"
 #include "mesh.skel.h"
+#include "mesh/http1.h"
 #include "tests/bpf/loaded.h"
 
 namespace mesh::test {
@@ -207,6 +208,14 @@ TEST_F(ProgramsTest, ListenersOfUnclassifiedNamespacesAreNotReached) {
       before = denied(MESH_DENY_INBOUND_UNCLASSIFIED);
       if (has_sctp && !reaches("10.99.0.1", 8082, IPPROTO_SCTP)) return "SCTP is not reached";
       if (denied(MESH_DENY_INBOUND_UNCLASSIFIED) != before) return "SCTP is counted";
+      // What is left on the socket of a client of HTTP that listens now.
+      auto& loaded = datapath_->programs().skeleton();
+      const bpf::Map<int, mesh_http1_sock> sniffers(loaded.maps.mesh_http1s);
+      if (!sniffers.put(mesh.get(), mesh_http1_sock{})) return "no sniffer";
+      loaded.bss->mesh_sniffs = 1;
+      if (reaches("10.99.0.1")) return "reached with the sniffer of a client";
+      if (!sniffers.erase(mesh.get())) return "the sniffer is gone";
+      loaded.bss->mesh_sniffs = 0;
       before = denied(MESH_DENY_INBOUND_UNCLASSIFIED);
       if (!reaches("10.98.0.1")) return "an address beside the mesh is not reached";
       const mesh_addr at = bpf::to_abi(addr("10.99.0.1"));
