@@ -147,6 +147,15 @@ void KernelStream::check_limit(int fd) {
                (rx_near && limit_.near(state_.rx.bytes, state_.rx.records));
 }
 
+bool KernelStream::worn(int fd) {
+  const auto used = [&](StreamState::Direction& direction, int which) {
+    if (!limit_.half(direction.bytes, direction.records)) return false;
+    if (const auto exact = kernel_sequence(fd, state_.cipher, which)) direction.records = *exact;
+    return limit_.half(direction.bytes, direction.records);
+  };
+  return used(state_.tx, TLS_TX) || used(state_.rx, TLS_RX);
+}
+
 void KernelStream::count_read(int fd, std::size_t bytes) {
   // One call may merge many small records: each has at least a byte.
   state_.rx.bytes += bytes;

@@ -52,6 +52,7 @@ class KernelStream final : public Stream {
   [[nodiscard]] bool peer_closed() const override { return state_.eof; }
   [[nodiscard]] Info info(int fd) const override;
   [[nodiscard]] bool exhausted() const override { return exhausted_; }
+  [[nodiscard]] bool worn(int fd) override;
   [[nodiscard]] StreamState export_state() const override;
 
  private:

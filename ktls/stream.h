@@ -70,6 +70,9 @@ class Stream {
   // True once either direction is so near to the limit of its key (2^24.5 full records for GCM, RFC
   // 8446 5.5; see KeyLimit) that the connection has to end. Cheap; asked after every write or read.
   [[nodiscard]] virtual bool exhausted() const = 0;
+  // True once either direction has used half of what its key may protect: good for what it carries,
+  // and not for another connection, which would end soon.
+  [[nodiscard]] virtual bool worn(int fd) = 0;
 
   // For a successor process, which also gets the socket. This stream must not be used afterwards: a
   // sequence number that is used twice breaks the cipher.

@@ -54,10 +54,17 @@ class KeyLimit {
   KeyLimit(Cipher cipher, std::uint64_t limit_records);
   // Near the limit: a 64th of it is left for what is under way and for close_notify.
   [[nodiscard]] bool near(std::uint64_t bytes, std::uint64_t records) const {
-    return bytes / 16 + 3 * records >= blocks_;
+    return blocks(bytes, records) >= blocks_;
+  }
+  // Half of it is used.
+  [[nodiscard]] bool half(std::uint64_t bytes, std::uint64_t records) const {
+    return blocks(bytes, records) >= blocks_ / 2;
   }
 
  private:
+  static std::uint64_t blocks(std::uint64_t bytes, std::uint64_t records) {
+    return bytes / 16 + 3 * records;
+  }
   std::uint64_t blocks_;
 };
 

@@ -272,6 +272,11 @@ bool UserStream::exhausted() const {
          limit_.near(state_.rx.bytes, rx_.sequence());
 }
 
+bool UserStream::worn(int) {
+  return limit_.half(state_.tx.bytes, tx_.sequence()) ||
+         limit_.half(state_.rx.bytes, rx_.sequence());
+}
+
 StreamState UserStream::export_state() const {
   StreamState state = state_;
   state.tx.keys = tx_.keys();

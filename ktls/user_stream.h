@@ -31,6 +31,7 @@ class UserStream final : public Stream {
   [[nodiscard]] bool peer_closed() const override { return state_.eof; }
   [[nodiscard]] Info info(int fd) const override;
   [[nodiscard]] bool exhausted() const override;
+  [[nodiscard]] bool worn(int fd) override;
   [[nodiscard]] StreamState export_state() const override;
 
   // Instead of close_notify: tells the peer why, if the socket takes it at once. Used up

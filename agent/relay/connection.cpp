@@ -276,7 +276,7 @@ void Connection::coroutine_done() {
 
 bool Connection::reusable(const Leg& leg) const {
   return leg.stream() != nullptr && !leg.shared() && security_ && security_->reusable &&
-         !leg.stream()->peer_closed() && !worker_.draining();
+         !leg.stream()->peer_closed() && !leg.stream()->worn(leg.fd()) && !worker_.draining();
 }
 
 // Both directions have ended cleanly. A mesh leg that both agents can use again lives on.

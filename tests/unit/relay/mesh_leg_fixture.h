@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mesh legs through one pool that plays both agents: client -> relay -> TLS -> relay -> backend.
-// Records are made in user space here; the guests run the same paths with the kernel's.
+// Records are made in user space unless a test asks for the kernel's.
 #pragma once
 
+#include <cstdlib>
 #include <deque>
 #include <mutex>
 
@@ -133,23 +134,36 @@ class MeshLegTest : public RelayTest {
   void start_mesh(PoolOptions options = {}, std::string peer = "web", int buffers = 0) {
     start(options, buffers);
     if (HasFatalFailure()) return;
-    server_ = std::make_shared<InboundDialer>(context(mesh_.svid("web")));
+    server_ = std::make_shared<InboundDialer>(context(mesh_.svid("web"), inbound_));
     server_->fallback_port = port_of(backend_);
     UniqueFd fd = listening(4096, true, buffers);
     mesh_port_ = port_of(fd);
     ASSERT_TRUE(pool_->listen(std::move(fd), 8, server_));
     client_ = std::make_shared<OutboundDialer>(mesh_port_, port_of(backend_),
-                                               context(mesh_.svid("caller")),
+                                               context(mesh_.svid("caller"), outbound_),
                                                *ktls::SpiffeId::parse(mesh_.uri(peer)));
     UniqueFd plain = listening(4096, true, buffers);
     entry_ = port_of(plain);
     ASSERT_TRUE(pool_->listen(std::move(plain), 9, client_));
   }
 
-  ktls::ContextPtr context(ktls::SvidPtr svid) {
+  // For both agents, before start_mesh(). Skips where the kernel makes none; in a guest it must.
+  void want_records_of_the(bool kernel) {
+    if (const auto able = ktls::probe_kernel_tls(); kernel && !able) {
+      if (std::getenv("MESH_VM") != nullptr) FAIL() << able.error().what;
+      GTEST_SKIP() << "this kernel takes no TLS keys: " << able.error().what;
+    }
+    outbound_.kernel = inbound_.kernel = kernel;
+  }
+
+  static ktls::ContextOptions user_space() {
     ktls::ContextOptions options;
     options.kernel = false;
-    auto made = ktls::make_context(std::move(svid), mesh_.bundle(), psks_, psks_->epoch(), options);
+    return options;
+  }
+  ktls::ContextPtr context(ktls::SvidPtr svid, ktls::ContextOptions options = user_space()) {
+    auto made = ktls::make_context(std::move(svid), mesh_.bundle(), psks_, psks_->epoch(),
+                                    std::move(options));
     EXPECT_TRUE(made) << (made ? "" : made.error().what);
     return made.value_or(nullptr);
   }
@@ -201,6 +215,8 @@ class MeshLegTest : public RelayTest {
   }
 
   TestMesh mesh_;
+  ktls::ContextOptions outbound_ = user_space();  // of the two agents, before start_mesh()
+  ktls::ContextOptions inbound_ = user_space();
   UniqueFd silent_;
   std::shared_ptr<ktls::PskStore> psks_ = std::make_shared<ktls::PskStore>();
   std::shared_ptr<InboundDialer> server_;
