@@ -34,6 +34,13 @@ Status TlsCollector::collect(metrics::TextWriter& out) {
       out.sample(LabelSet{{"side", to_string(side)},
                           {"reason", ktls::to_string(static_cast<ktls::HandshakeFailure>(i))}},
                  at(r, side).failed[i].get());
+  out.family("mesh_tls_record_failures_total",
+             "Mesh legs that ended because of what came after the handshake.", Type::Counter);
+  for (const Side side : kBoth)
+    for (std::size_t i = 0; i < relay::kRecordFailures; ++i)
+      out.sample(LabelSet{{"side", to_string(side)},
+                          {"reason", to_string(static_cast<relay::RecordFailure>(i))}},
+                 at(r, side).records[i].get());
   out.family("mesh_tls_peer_rejected_total",
              "Peers whose certificate was refused; identity: verified, but not who it should be.",
              Type::Counter);

@@ -104,6 +104,7 @@ Task<bool> Connection::end_flow(Flow& flow) {
     const Io io = flow.out.end_write(ending);
     if (io.kind == Io::Kind::Bytes) break;
     if (io.kind == Io::Kind::Failed) {
+      note_failure(flow.out, io.errnum, Doing::Writing);
       end(End::Reset);
       co_return false;
     }
@@ -114,6 +115,7 @@ Task<bool> Connection::end_flow(Flow& flow) {
   while (flow.out.unsent()) {
     const Io io = flow.out.flush();
     if (io.kind == Io::Kind::Failed) {
+      note_failure(flow.out, io.errnum, Doing::Writing);
       end(End::Reset);
       co_return false;
     }
@@ -145,13 +147,13 @@ Connection::Step Connection::copy(Flow& flow) {
   const Io got = flow.in.read(scratch);
   if (got.kind == Io::Kind::Blocked) return Step::NeedReadable;
   if (got.kind == Io::Kind::Eof) return Step::Eof;
-  if (got.kind == Io::Kind::Failed) return Step::Failed;
+  if (got.kind == Io::Kind::Failed) return failed(flow.in, got.errnum, Doing::Reading);
   if (got.bytes == 0) return Step::Again;
   flow.bulk = got.bytes >= worker_.scratch().size();
   std::size_t done = 0;
   if (flow.out.writable()) {
     const Io put = flow.out.write(scratch.first(got.bytes));
-    if (put.kind == Io::Kind::Failed) return Step::Failed;
+    if (put.kind == Io::Kind::Failed) return failed(flow.out, put.errnum, Doing::Writing);
     done = put.bytes;
   }
   if (done < got.bytes) {
@@ -182,7 +184,7 @@ Connection::Step Connection::splice(Flow& flow) {
     return_pipe(worker_.pipes(), flow);
     return copy(flow);
   }
-  if (got.kind == Io::Kind::Failed) return Step::Failed;
+  if (got.kind == Io::Kind::Failed) return failed(flow.in, got.errnum, Doing::Reading);
   if (got.kind == Io::Kind::Blocked) {
     flow.bulk = flow.burst >= worker_.scratch().size();
     return_pipe(worker_.pipes(), flow);
@@ -204,12 +206,12 @@ Connection::Step Connection::flush(Flow& flow) {
   }
   if (flow.out.unsent()) {
     const Io put = flow.out.flush();
-    if (put.kind == Io::Kind::Failed) return Step::Failed;
+    if (put.kind == Io::Kind::Failed) return failed(flow.out, put.errnum, Doing::Writing);
     return put.kind == Io::Kind::Blocked ? Step::NeedWritable : Step::Again;
   }
   const Io put =
       flow.out.write({flow.rest.get() + flow.rest_begin, flow.rest_end - flow.rest_begin});
-  if (put.kind == Io::Kind::Failed) return Step::Failed;
+  if (put.kind == Io::Kind::Failed) return failed(flow.out, put.errnum, Doing::Writing);
   flow.rest_begin += static_cast<std::uint32_t>(put.bytes);
   if (flow.rest_begin == flow.rest_end) flow.rest.reset();
   return moved(flow, put.bytes);
@@ -226,6 +228,32 @@ Connection::Step Connection::moved(Flow& flow, std::size_t bytes) {
     return Step::Failed;
   }
   return Step::Again;
+}
+
+void Connection::note_failure(const Leg& leg, int errnum, Doing doing) {
+  if (leg.stream() == nullptr || record_failure_) return;
+  switch (errnum) {
+    case EBADMSG:
+    case EMSGSIZE:
+    case EINVAL:
+      // By the socket's own error too: the kernel's parser says so before anybody reads.
+      record_failure_ = RecordFailure::BadRecord;
+      break;
+    case EPROTO:
+      if (doing == Doing::Reading) record_failure_ = RecordFailure::Unexpected;
+      break;
+    case ECONNABORTED:
+      // Before there are bytes of a connection nothing is cut off.
+      if (doing == Doing::Reading && connected_) record_failure_ = RecordFailure::Truncated;
+      break;
+    default:
+      break;
+  }
+}
+
+Connection::Step Connection::failed(const Leg& leg, int errnum, Doing doing) {
+  note_failure(leg, errnum, doing);
+  return Step::Failed;
 }
 
 void Connection::return_pipe(PipePool& pool, Flow& flow) {
@@ -251,6 +279,8 @@ void Connection::end(End how) {
   if (end_ != End::None) return;
   end_ = how;
   Counters& counters = worker_.counters();
+  if (record_failure_)
+    handshakes(secure_side_).records[static_cast<std::size_t>(*record_failure_)].add();
   if (how == End::Completed || how == End::IdleClosed || how == End::HandedOver) {
     (how == End::Completed    ? counters.completed
      : how == End::IdleClosed ? counters.idle_closed
@@ -317,7 +347,8 @@ void Connection::go_idle() {
 }
 
 void Connection::leg_failed(Leg& leg, int errnum) {
-  if (idle_) return end(End::IdleClosed);
+  note_failure(leg, errnum, Doing::Writing);
+  if (idle_) return end(record_failure_ ? End::Reset : End::IdleClosed);
   if (shaking_ == &leg)
     return handshake_failed(&leg == &server_leg_ ? Side::Outbound : Side::Inbound,
                             {ktls::HandshakeFailure::PeerClosed, std::nullopt, "connection reset"});
@@ -340,6 +371,8 @@ void Connection::leg_failed(Leg& leg, int errnum) {
         break;
       }
     }
+    // Behind an RST a read finds the end of the stream: that is no truncation.
+    if (record_failure_ == RecordFailure::Truncated) record_failure_.reset();
   }
   end(End::Reset);
 }

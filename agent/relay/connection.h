@@ -166,7 +166,10 @@ class Connection final : private LegOwner, private Timed {
   Step splice(Flow& flow);
   Step flush(Flow& flow);
   Step moved(Flow& flow, std::size_t bytes);
-  Step failed(int errnum);
+  // A read or write of this leg failed: of a mesh leg, whether that was its peer's records.
+  enum class Doing : std::uint8_t { Reading, Writing };
+  void note_failure(const Leg& leg, int errnum, Doing doing);
+  Step failed(const Leg& leg, int errnum, Doing doing);
   static void return_pipe(PipePool& pool, Flow& flow);
 
   void dial_failed(DialReason reason);
@@ -206,7 +209,8 @@ class Connection final : private LegOwner, private Timed {
   bool connecting_ = false;  // connect(2) of the server leg is under way
   int server_error_ = 0;     // what the kernel said of the server leg before bytes were copied
   Leg* shaking_ = nullptr;   // a handshake is under way on it
-  HandshakeTurn* turn_ = nullptr;  // while it is set up
+  HandshakeTurn* turn_ = nullptr;                // while it is set up
+  std::optional<RecordFailure> record_failure_;  // counted at the end
   DialReason deadline_reason_ = DialReason::Timeout;
   End end_ = End::None;
 };

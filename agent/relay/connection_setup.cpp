@@ -141,7 +141,7 @@ Task<bool> Connection::await_request() {
   disarm();
   if (!came && got == 0) {
     // Closed between two connections, or before the first: nobody waits for anything.
-    end(End::IdleClosed);
+    end(record_failure_ ? End::Reset : End::IdleClosed);
     co_return false;
   }
   idle_ = false;
@@ -357,7 +357,10 @@ void Connection::handshake_failed(Side side, const ktls::HandshakeError& error) 
 Task<bool> Connection::write_all(Leg& leg, std::span<const std::byte> bytes) {
   while (end_ == End::None && (!bytes.empty() || leg.unsent())) {
     const Io put = bytes.empty() ? leg.flush() : leg.write(bytes);
-    if (put.kind == Io::Kind::Failed) co_return false;
+    if (put.kind == Io::Kind::Failed) {
+      note_failure(leg, put.errnum, Doing::Writing);
+      co_return false;
+    }
     if (put.kind == Io::Kind::Blocked)
       co_await leg.until_writable();
     else if (!bytes.empty())
@@ -369,6 +372,7 @@ Task<bool> Connection::write_all(Leg& leg, std::span<const std::byte> bytes) {
 Task<bool> Connection::read_exactly(Leg& leg, std::span<std::byte> into, std::size_t& got) {
   while (end_ == End::None && got < into.size()) {
     const Io io = leg.read(into.subspan(got));
+    if (io.kind == Io::Kind::Failed) note_failure(leg, io.errnum, Doing::Reading);
     if (io.kind == Io::Kind::Failed || io.kind == Io::Kind::Eof) co_return false;
     if (io.kind == Io::Kind::Blocked)
       co_await leg.until_readable();

@@ -68,17 +68,31 @@ constexpr std::string_view to_string(Side side) {
   return side == Side::Outbound ? "outbound" : "inbound";
 }
 
+// Why the records of a mesh leg ended, other than by close_notify or RST.
+enum class RecordFailure : std::uint8_t {
+  BadRecord,   // does not authenticate, or has a header that is none
+  Truncated,   // FIN within a connection, without close_notify
+  Unexpected,  // a message, an alert or empty records that must not come
+};
+inline constexpr std::size_t kRecordFailures = 3;
+constexpr std::string_view to_string(RecordFailure reason) {
+  constexpr std::array<std::string_view, kRecordFailures> kNames = {"bad_record", "truncated",
+                                                                    "unexpected"};
+  return kNames[static_cast<std::size_t>(reason)];
+}
+
 struct HandshakeCounters {
   Counter full;
   Counter resumed;  // by PSK
   Counter reused;   // none needed: the leg has carried a connection before
   std::array<Counter, static_cast<std::size_t>(ktls::HandshakeFailure::Count)> failed;
   std::array<Counter, static_cast<std::size_t>(ktls::PeerReject::Count)> rejected;
-  Counter refused;     // verified, but not who it should be
-  Counter limit;       // not begun: too many under way
-  Counter waited;      // in line, before they were begun or were not
-  Counter key_limit;   // connections ended because a key was used up
-  Counter user_space;  // secured without the kernel
+  std::array<Counter, kRecordFailures> records;  // legs whose records failed after the handshake
+  Counter refused;                               // verified, but not who it should be
+  Counter limit;                                 // not begun: too many under way
+  Counter waited;                                // in line, before they were begun or were not
+  Counter key_limit;                             // connections ended because a key was used up
+  Counter user_space;                            // secured without the kernel
 
   HandshakeCounters& operator+=(const HandshakeCounters& other) noexcept {
     full += other.full;
@@ -86,6 +100,7 @@ struct HandshakeCounters {
     reused += other.reused;
     for (std::size_t i = 0; i < failed.size(); ++i) failed[i] += other.failed[i];
     for (std::size_t i = 0; i < rejected.size(); ++i) rejected[i] += other.rejected[i];
+    for (std::size_t i = 0; i < records.size(); ++i) records[i] += other.records[i];
     refused += other.refused;
     limit += other.limit;
     waited += other.waited;

@@ -139,7 +139,7 @@ class MeshLegTest : public RelayTest {
     UniqueFd fd = listening(4096, true, buffers);
     mesh_port_ = port_of(fd);
     ASSERT_TRUE(pool_->listen(std::move(fd), 8, server_));
-    client_ = std::make_shared<OutboundDialer>(mesh_port_, port_of(backend_),
+    client_ = std::make_shared<OutboundDialer>(way_to(mesh_port_), port_of(backend_),
                                                context(mesh_.svid("caller"), outbound_),
                                                *ktls::SpiffeId::parse(mesh_.uri(peer)));
     UniqueFd plain = listening(4096, true, buffers);
@@ -154,6 +154,32 @@ class MeshLegTest : public RelayTest {
       GTEST_SKIP() << "this kernel takes no TLS keys: " << able.error().what;
     }
     outbound_.kernel = inbound_.kernel = kernel;
+  }
+
+  // Which port the client's agent is to dial for that of the server's agent.
+  virtual std::uint16_t way_to(std::uint16_t mesh_port) { return mesh_port; }
+
+  // The test is the client's agent: connected, through the handshake and made non-blocking. Nothing
+  // if that failed.
+  std::unique_ptr<ktls::Stream> secured(const UniqueFd& peer) {
+    EXPECT_EQ(connect_to(peer, mesh_port_), 0);
+    EXPECT_EQ(::fcntl(peer.get(), F_SETFL, O_NONBLOCK), 0);
+    ktls::ClientOptions client;
+    client.sni = "web";
+    client.alpn = {std::string(kMeshAlpn)};
+    client.expected_node = "node-1";
+    client.expected_peer = *ktls::SpiffeId::parse(mesh_.uri("web"));
+    auto handshake = ktls::client_handshake(context(mesh_.svid("caller")), peer.get(), client);
+    using Step = ktls::Handshake::Step;
+    Step step = Step::WantWrite;
+    EXPECT_TRUE(handshake && eventually([&] {
+                  step = (*handshake)->step();
+                  return step == Step::Done || step == Step::Failed;
+                }));
+    if (step != Step::Done) return nullptr;
+    auto made = (*handshake)->finish();
+    EXPECT_TRUE(made);
+    return made ? std::move(made->stream) : nullptr;
   }
 
   static ktls::ContextOptions user_space() {
@@ -175,6 +201,15 @@ class MeshLegTest : public RelayTest {
 
   const HandshakeCounters handshakes(Side side) {
     return pool_->counters().handshakes[static_cast<std::size_t>(side)];
+  }
+  std::uint64_t record_failures(Side side, RecordFailure reason) {
+    return handshakes(side).records[static_cast<std::size_t>(reason)].get();
+  }
+  std::uint64_t record_failures() {
+    std::uint64_t sum = 0;
+    for (const Side side : {Side::Outbound, Side::Inbound})
+      for (const auto& one : handshakes(side).records) sum += one.get();
+    return sum;
   }
   std::uint64_t failures(Side side, ktls::HandshakeFailure reason) {
     return handshakes(side).failed[static_cast<std::size_t>(reason)].get();

@@ -110,32 +110,16 @@ TEST_F(MeshLegTest, APeerThatReadsNoReplyHoldsNothing) {
   start_mesh(options, "web", 4096);
   server_->refuse = DialReason::Denied;
   UniqueFd peer = client_socket(4096);
-  ASSERT_EQ(connect_to(peer, mesh_port_), 0);
-  ASSERT_EQ(::fcntl(peer.get(), F_SETFL, O_NONBLOCK), 0);
+  const auto stream = secured(peer);
+  ASSERT_TRUE(stream);
   const auto wait = [&](short events) {
     pollfd entry{peer.get(), events, 0};
     (void)::poll(&entry, 1, 20);
   };
-  ktls::ClientOptions client;
-  client.sni = "web";
-  client.alpn = {std::string(kMeshAlpn)};
-  client.expected_node = "node-1";
-  client.expected_peer = *ktls::SpiffeId::parse(mesh_.uri("web"));
-  auto handshake = ktls::client_handshake(context(mesh_.svid("caller")), peer.get(), client);
-  ASSERT_TRUE(handshake) << handshake.error().what;
-  using Step = ktls::Handshake::Step;
-  Step step = Step::WantWrite;
-  ASSERT_TRUE(eventually([&] {
-    step = (*handshake)->step();
-    return step == Step::Done || step == Step::Failed;
-  }));
-  ASSERT_EQ(step, Step::Done);
-  auto made = (*handshake)->finish();
-  ASSERT_TRUE(made);
   const auto request = encode(MeshRequest{port_of(backend_), 1});
   EXPECT_TRUE(eventually([&] {
-    const Io put = made->stream->unsent() ? made->stream->flush(peer.get())
-                                          : made->stream->write(peer.get(), request);
+    const Io put =
+        stream->unsent() ? stream->flush(peer.get()) : stream->write(peer.get(), request);
     if (put.kind == Io::Kind::Blocked) wait(POLLOUT);
     return dial_failures(DialReason::Timeout) == 1;
   }));
