@@ -125,10 +125,17 @@ TEST_F(MeshClosed, AgentsAreKilledAtAnyMoment) {
 
 TEST_F(MeshClosed, BeforeTheAgentsRunAndWithoutTheirPins) {
   // What the rest rests on: without anything of ours all is seen.
-  auto open = capture();
-  EXPECT_EQ(run_client(*client_, server_->addr4, 8080, {"--text", kSecret})["reply"], kSecret);
-  EXPECT_TRUE(open.contains(kSecret));
-  EXPECT_GE(open.plaintext_segments(), 2u);
+  // Of each family alone, because each has a filter of its own.
+  const std::pair<std::string, std::uint16_t> families[] = {{server_->addr4, 8080},
+                                                            {server_->addr6, 8086}};
+  for (const auto& [address, port] : families) {
+    SCOPED_TRACE(address);
+    auto open = capture();
+    EXPECT_EQ(run_client(*client_, address, port, {"--text", kSecret})["reply"], kSecret);
+    EXPECT_TRUE(open.contains(kSecret));
+    EXPECT_GE(open.plaintext_segments(), 2u);
+    EXPECT_GE(open.count("tcp and not port 15008"), 5u);
+  }
 
   // A node has booted: the guard is there, the pods start, the agents come last.
   write_catalog(services());

@@ -77,10 +77,11 @@ bool CableCapture::contains(const std::string& bytes) {
 
 std::size_t CableCapture::count(const std::string& filter) {
   stop();
-  auto lines =
-      must(run_tool({"sh", "-c", "tcpdump -n -r \"$0\" \"$1\" 2>/dev/null | wc -l", file_, filter},
-                    {}, kRunLimit),
-           "tcpdump -r");
+  // A filter that does not compile and a file that is cut are an error of tcpdump's, not 0 packets.
+  auto lines = must(run_tool({"bash", "-o", "pipefail", "-c", "tcpdump -n -r \"$0\" \"$1\" | wc -l",
+                              file_, filter},
+                             {}, kRunLimit),
+                    "tcpdump -r");
   return std::stoul(lines);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two nodes and a cable: what a pod sends to another node's pods goes by the relay or not at all.
 // Nothing of it is ever seen on the cable, whatever state the agent is in.
+#include <csignal>
 #include <sstream>
 
 #include "tests/netns/mesh_test.h"
@@ -39,7 +40,16 @@ class Capture {
         found.push_back(line);
     return found;
   }
-  [[nodiscard]] std::string text() const { return process_.out(); }
+  [[nodiscard]] std::string text() const {
+    if (process_.dropped_output() != 0) throw SetupFailed("the capture's output was cut");
+    return process_.out();
+  }
+  // Ends it. What the kernel dropped has not been looked at.
+  void expect_whole() {
+    process_.signal(SIGINT);
+    EXPECT_TRUE(process_.wait(20s));
+    EXPECT_THAT(process_.err(), ::testing::ContainsRegex("(^|[^0-9])0 packets dropped by kernel"));
+  }
 
  private:
   Process process_;
@@ -73,6 +83,7 @@ class TwoNodes : public MeshTest {
     mesh_cidr_ = {"--mesh-cidr", fmt::format("{},{}", other_->cidr4(), other_->cidr6())};
   }
   void TearDown() override {
+    if (capture_) capture_->expect_whole();
     capture_.reset();
     echo_.reset();
     far_.reset();

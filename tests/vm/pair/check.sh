@@ -164,10 +164,12 @@ both uname -r
 
 begin "without agents everything is seen on the cable"
 both serve
-on 1 capture_begin
-on 1 pod client python3 "$ROOT/tests/vm/pair/talk.py" transfer 10.71.2.14 9000 10000
-on 1 capture_end
-(($(on 1 plaintext) > 0 && $(on 1 segments_in_clear) > 0))
+for address in 10.71.2.14 fd71:0:0:2::14; do # each family alone: each has a filter of its own
+  on 1 capture_begin
+  on 1 pod client python3 "$ROOT/tests/vm/pair/talk.py" transfer "$address" 9000 10000
+  on 1 capture_end
+  (($(on 1 plaintext) > 0 && $(on 1 segments_in_clear) > 0))
+done
 
 begin "with the guard and no agent nothing gets out"
 both guard

@@ -194,7 +194,12 @@ capture_end() {
   grep -q '^0 packets dropped by kernel' "$own/tcpdump.log"
   rm "$own/tcpdump.log"
 }
-packets() { tcpdump -n -r "$capture" "$1" 2>/dev/null | wc -l; }
+# A filter that does not compile and a file that is cut are no number, and not 0.
+packets() {
+  local seen
+  seen=$(tcpdump -n -r "$capture" "$1" 2>"$work/tcpdump.err" | wc -l) || { cat "$work/tcpdump.err" && return 1; }
+  echo "$seen"
+}
 # Lines of the capture that hold a part of the marker.
 plaintext() { LC_ALL=C grep -caF -e plaintext-of-the-pair -e must-stay-within-its-node "$capture" || true; }
 segments_in_clear() {
