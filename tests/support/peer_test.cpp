@@ -133,6 +133,23 @@ TEST_F(Peer, GreeterSinkSourceAndReset) {
   EXPECT_EQ(wait_events(echo, "close", 1)[0]["end"], "ECONNRESET");
 }
 
+TEST_F(Peer, OneConnectionAfterTheOther) {
+  Process sink = start_server(*server_, {"sink", "--port", "80", "--slow", "1000"});
+  const RunResult sent = client_->run(peer({"source", "--to", server_->addr4, "--port", "80",
+                                            "--bytes", "5000", "--text", "abc", "--repeat", "2"}));
+  EXPECT_TRUE(sent.ok()) << sent.describe();
+  for (const auto& close : wait_events(sink, "close", 2)) EXPECT_EQ(close["bytes"], 5000);
+  Process echo = start_server(*server_, {"echo-server", "--port", "81"});
+  const auto brief = [&](std::uint16_t port) {
+    return client_
+        ->run(peer({"client", "--to", server_->addr4, "--port", std::to_string(port), "--brief",
+                    "--repeat", "3"}))
+        .out;
+  };
+  EXPECT_EQ(brief(81), "+++");
+  EXPECT_EQ(brief(82), "---");
+}
+
 TEST_F(Peer, ReaderThatNeverReadsBlocksTheSource) {
   Process reader = start_server(*server_, {"no-read", "--port", "80"});
   Process source = client_->spawn(peer({"source", "--to", server_->addr4, "--port", "80", "--bytes",

@@ -33,6 +33,7 @@ struct SinkOptions {
   ListenOptions listen;
   unsigned readers = 1;  // threads on one connection
   bool poll = false;     // they wait in poll(2) and read without waiting
+  unsigned slow_us = 0;  // pause after each read of 4 KiB
 };
 int sink(const SinkOptions& options);
 
@@ -50,6 +51,7 @@ struct ClientOptions {
   bool interactive = false;  // a line of stdin a message, until it ends
   unsigned repeat = 1;       // connections, one after the other
   unsigned pause_ms = 0;     // between two of them
+  bool brief = false;        // of each a '+' when the text came back, else a '-', and nothing more
 };
 int client(const ClientOptions& options);
 
@@ -58,6 +60,9 @@ struct SourceOptions {
   std::uint64_t bytes = 1 << 20;
   std::size_t write_size = 65536;
   unsigned until_blocked_ms = 0;  // > 0: send until nothing can be queued for so long, then hold
+  std::string text = "s";         // what is sent, again and again
+  unsigned repeat = 1;            // connections, one after the other
+  unsigned pause_ms = 0;          // between two of them
 };
 int source(const SourceOptions& options);
 

@@ -39,17 +39,18 @@ int drain(int fd, std::uint64_t& bytes) {
 }
 
 // One of several threads on a connection. EAGAIN: another one was faster.
-int drain_shared(int fd, std::atomic<std::uint64_t>& bytes, bool poll) {
+int drain_shared(int fd, std::atomic<std::uint64_t>& bytes, const SinkOptions& options) {
   std::array<char, 4096> buffer;
   while (true) {
-    if (poll) {
+    if (options.poll) {
       pollfd wait{fd, POLLIN, 0};
       (void)::poll(&wait, 1, -1);
     }
-    const ssize_t n = ::recv(fd, buffer.data(), buffer.size(), poll ? MSG_DONTWAIT : 0);
+    const ssize_t n = ::recv(fd, buffer.data(), buffer.size(), options.poll ? MSG_DONTWAIT : 0);
     if (n == 0) return 0;
     if (n < 0 && errno != EINTR && errno != EAGAIN) return errno;
     if (n > 0) bytes += static_cast<std::uint64_t>(n);
+    if (options.slow_us > 0) ::usleep(options.slow_us);
   }
 }
 
@@ -198,7 +199,7 @@ int sink(const SinkOptions& options) {
     std::atomic<int> error{0};
     std::vector<std::thread> others;
     const auto read = [&] {
-      if (const int failed = drain_shared(fd, bytes, options.poll); failed != 0) error = failed;
+      if (const int failed = drain_shared(fd, bytes, options); failed != 0) error = failed;
     };
     for (unsigned i = 1; i < options.readers; ++i) others.emplace_back(read);
     read();

@@ -65,6 +65,8 @@ int main(int argc, char** argv) {
                            "Send the lines of stdin, one reply line each");
   client_command->add_option("--repeat", client_options.repeat, "Connections, one after the other");
   client_command->add_option("--pause", client_options.pause_ms, "Milliseconds between them");
+  client_command->add_flag("--brief", client_options.brief,
+                           "Print + for each that was served, - for each that was not");
   client_command->callback([&] { code = client(client_options); });
 
   SinkOptions sink_options;
@@ -73,6 +75,7 @@ int main(int argc, char** argv) {
   sink_command->add_option("--readers", sink_options.readers, "Threads that read a connection")
       ->check(CLI::Range(1, 64));
   sink_command->add_flag("--poll", sink_options.poll, "Readers wait in poll(2), not in recv(2)");
+  sink_command->add_option("--slow", sink_options.slow_us, "Microseconds of pause after a read");
   sink_command->callback([&] { code = sink(sink_options); });
 
   SourceOptions source_options;
@@ -85,6 +88,9 @@ int main(int argc, char** argv) {
   source_command->add_option(
       "--until-blocked", source_options.until_blocked_ms,
       "Stop when nothing can be queued for so many ms; hold until stdin ends");
+  source_command->add_option("--text", source_options.text, "What is sent, again and again");
+  source_command->add_option("--repeat", source_options.repeat, "Connections, one after the other");
+  source_command->add_option("--pause", source_options.pause_ms, "Milliseconds between them");
   source_command->callback([&] { code = source(source_options); });
 
   DuplexOptions duplex_options;

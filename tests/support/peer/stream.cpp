@@ -53,6 +53,7 @@ int interact(int fd, const ConnectOptions& options) {
 int one_client(const ClientOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   auto fd = connect_to(options.connect);
+  if (!fd && options.brief) return 1;
   if (!fd) return emit_failure("connect", fd.error().code.value());
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
   nlohmann::json result{{"getpeername", peer_name(fd->get())},
@@ -64,6 +65,7 @@ int one_client(const ClientOptions& options) {
     return interact(fd->get(), options.connect);
   }
   const auto finish = [&](std::string_view stage, int error) {
+    if (options.brief) return error == 0 ? 0 : 1;
     result["ok"] = error == 0;
     if (error != 0) {
       result["stage"] = stage;
@@ -86,13 +88,21 @@ int one_client(const ClientOptions& options) {
   const int error = read_until(fd->get(), options.connect, reply, [&](const std::string& text) {
     return options.no_shutdown && text.size() >= options.text.size();
   });
+  if (options.brief && reply != options.text) return 1;
   result["reply"] = reply;
   return finish("recv", error);
 }
 
+// As many times the text as a write may have, or once.
+std::string chunk_of(const SourceOptions& options) {
+  std::string chunk = options.text;
+  while (chunk.size() + options.text.size() <= options.write_size) chunk += options.text;
+  return chunk;
+}
+
 // Sends until nothing can be queued for `until_blocked_ms`, then holds the connection.
 int fill(int fd, const SourceOptions& options) {
-  const std::string chunk(options.write_size, 's');
+  const std::string chunk = chunk_of(options);
   set_nonblocking(fd, true);
   std::uint64_t queued = 0;
   while (queued < options.bytes) {
@@ -110,6 +120,32 @@ int fill(int fd, const SourceOptions& options) {
   return 0;
 }
 
+int one_source(const SourceOptions& options) {
+  auto fd = connect_to(options.connect);
+  if (!fd) return emit_failure("connect", fd.error().code.value());
+  if (options.until_blocked_ms > 0) return fill(fd->get(), options);
+  const std::string chunk = chunk_of(options);
+  std::uint64_t sent = 0;
+  const auto failed = [&](std::string_view stage, int error) {
+    emit({{"ok", false}, {"stage", stage}, {"errno", errno_name(error)}, {"bytes", sent}});
+    return 1;
+  };
+  while (sent < options.bytes) {
+    const std::size_t size =
+        static_cast<std::size_t>(std::min<std::uint64_t>(chunk.size(), options.bytes - sent));
+    if (const int error = send_all(fd->get(), std::string_view(chunk).substr(0, size)); error != 0)
+      return failed("send", error);
+    sent += size;
+  }
+  if (::shutdown(fd->get(), SHUT_WR) < 0) return failed("shutdown", errno);
+  std::string rest;
+  const int error =
+      read_until(fd->get(), options.connect, rest, [](const std::string&) { return false; });
+  if (error != 0) return failed("recv", error);
+  emit({{"ok", true}, {"bytes", sent}});
+  return 0;
+}
+
 }  // namespace
 
 int client(const ClientOptions& options) {
@@ -117,31 +153,20 @@ int client(const ClientOptions& options) {
   for (unsigned i = 0; i < options.repeat; ++i) {
     if (i > 0 && options.pause_ms > 0)
       std::this_thread::sleep_for(std::chrono::milliseconds(options.pause_ms));
-    code = std::max(code, one_client(options));
+    const int one = one_client(options);
+    if (options.brief) std::cout << (one == 0 ? '+' : '-') << std::flush;
+    code = std::max(code, one);
   }
   return code;
 }
 
 int source(const SourceOptions& options) {
-  auto fd = connect_to(options.connect);
-  if (!fd) return emit_failure("connect", fd.error().code.value());
-  if (options.until_blocked_ms > 0) return fill(fd->get(), options);
-  const std::string chunk(options.write_size, 's');
-  std::uint64_t sent = 0;
-  while (sent < options.bytes) {
-    const std::size_t size =
-        static_cast<std::size_t>(std::min<std::uint64_t>(chunk.size(), options.bytes - sent));
-    if (const int error = send_all(fd->get(), std::string_view(chunk).substr(0, size)); error != 0)
-      return emit_failure("send", error);
-    sent += size;
+  int code = 0;
+  for (unsigned i = 0; i < options.repeat; ++i) {
+    if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(options.pause_ms));
+    code = std::max(code, one_source(options));
   }
-  if (::shutdown(fd->get(), SHUT_WR) < 0) return emit_failure("shutdown", errno);
-  std::string rest;
-  const int error =
-      read_until(fd->get(), options.connect, rest, [](const std::string&) { return false; });
-  if (error != 0) return emit_failure("recv", error);
-  emit({{"ok", true}, {"bytes", sent}});
-  return 0;
+  return code;
 }
 
 }  // namespace mesh::peer
