@@ -62,7 +62,7 @@ class MeshIdentity : public TwoNodes {
   std::optional<Process> echo_;
 };
 
-TEST_F(MeshIdentity, LeavesRenewUnderOpenConnectionsAndEndThemWithTheirLast) {
+TEST_F(MeshIdentity, LeavesRenewUnderOpenConnections) {
   extra_flags = {"--leaf-ttl", "5"};
   serve();
   auto cable = capture();
@@ -81,25 +81,57 @@ TEST_F(MeshIdentity, LeavesRenewUnderOpenConnectionsAndEndThemWithTheirLast) {
   EXPECT_EQ(events(*agent_a_, "gone") + events(*agent_b_, "gone"), 0);
   EXPECT_TRUE(reached());
 
-  // The client's node gets a certificate that ends soon, and no other: neither has its workload
-  // one.
-  const double reloaded = events(*agent_a_, "reloaded");
-  issue_node(*a_, {"--ttl", "12s"});
-  expect_event(*agent_a_, "reloaded", reloaded + 1);
-  EXPECT_EQ(client.say(kSecret)["reply"], kSecret);
-  expect_event(*agent_a_, "gone", 1);
-  EXPECT_FALSE(client.say(kSecret).value("ok", true));
-  const Labels no_identity{{"reason", "no_identity"}};
-  const double before = metric(*agent_a_, "mesh_relay_dial_failures_total", no_identity);
-  EXPECT_FALSE(reached());
-  EXPECT_EQ(metric(*agent_a_, "mesh_relay_dial_failures_total", no_identity), before + 1);
-  issue_node(*a_);
-  EXPECT_TRUE(eventually(
-      60s, [&] { return reached(); }, "a new certificate of the node heals it"));
-
   EXPECT_FALSE(cable.contains(kSecret));
   EXPECT_EQ(cable.plaintext_segments(), 0u);
 }
+
+// One node gets a certificate that ends soon, and no other: neither have its workloads. The
+// parameter says which.
+class MeshExpiry : public MeshIdentity, public ::testing::WithParamInterface<std::string> {};
+
+TEST_P(MeshExpiry, OpenConnectionsEndWithTheLastLeafAndNoneBegins) {
+  extra_flags = {"--leaf-ttl", "5"};
+  start({{"caller", {{client_->addr4, 1}, {client_->addr6, 1}}},
+         {"web", {{server_->addr4, 8080}, {server_->addr6, 8080}}}});
+  echo_.emplace(start_server(*server_, {"echo-server", "--port", "8080", "--quiet"}));
+  const bool clients = GetParam() == "client";
+  Node& node = clients ? *a_ : *b_;
+  Agent& agent = clients ? *agent_a_ : *agent_b_;
+  auto cable = capture();
+  const std::string addresses[] = {server_->addr4, server_->addr6};
+  const auto served = [&](const std::string& address) {
+    return run_client(*client_, address, 8080, {"--text", kSecret})["reply"] == kSecret;
+  };
+  std::vector<InteractiveClient> open;
+  for (const auto& address : addresses) open.emplace_back(*client_, address, std::uint16_t{8080});
+  const double reloaded = events(agent, "reloaded");
+  issue_node(node, {"--ttl", "12s"});
+  expect_event(agent, "reloaded", reloaded + 1);
+  for (auto& client : open) EXPECT_EQ(client.say(kSecret)["reply"], kSecret);
+  expect_event(agent, "gone", 1);
+  for (auto& client : open)
+    EXPECT_TRUE(eventually(
+        kWithinOneSecond, [&] { return !client.say(kSecret).value("ok", true); }, "it ends"));
+  // Refused for want of an identity, where that is: by its reason, or as an SNI that names nobody.
+  const auto refused = [&] {
+    return clients ? metric(agent, "mesh_relay_dial_failures_total", {{"reason", "no_identity"}})
+                   : metric(agent, "mesh_relay_dial_failures_total");
+  };
+  const double before = refused();
+  for (const auto& address : addresses) EXPECT_FALSE(served(address)) << address;
+  EXPECT_TRUE(eventually(
+      kWithinOneSecond, [&] { return refused() >= before + 2; }, "both are counted"))
+      << agent.metrics().dump("mesh_relay_dial_failures_total");
+  issue_node(node);
+  for (const auto& address : addresses)
+    EXPECT_TRUE(eventually(
+        60s, [&] { return served(address); }, "a new certificate of the node heals it"));
+  EXPECT_FALSE(cable.contains(kSecret));
+  EXPECT_EQ(cable.plaintext_segments(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Of, MeshExpiry, ::testing::Values("client", "server"),
+                         [](const auto& of) { return of.param; });
 
 TEST_F(MeshIdentity, TheRootIsReplacedUnderTraffic) {
   serve();
