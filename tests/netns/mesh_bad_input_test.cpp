@@ -12,6 +12,8 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::uint16_t kMeshPort = 15008;
+// A fault ends its connection at once: in less than the 10 s in which any handshake has to be done.
+constexpr std::chrono::seconds kAtOnce{8};
 const std::string kServerName = "web.default.dc1.internal.mesh.test";
 
 // Opens N connections, says `hello` (hex) on each, prints "open", and "closed N" once the other
@@ -81,21 +83,25 @@ class MeshBadInput : public TwoNodes {
     return metric(*agent_b_, "mesh_tls_peer_rejected_total",
                   {{"side", "inbound"}, {"reason", reason}});
   }
-  // Says these bytes (hex) from node a and waits until it is over.
+  // Says these bytes (hex) from node a; the other side ends it.
   void say(const std::string& hex) {
-    (void)a_->host().run(
+    Process saying = a_->host().spawn(
         {"/usr/bin/python3", "-c", kIdlers, server_->addr4, std::to_string(kMeshPort), "1", hex});
+    EXPECT_TRUE(saying.wait_output("open", kSettle)) << saying.err();
+    EXPECT_TRUE(saying.wait_output("closed 1", kAtOnce)) << "the connection is still open";
   }
   void openssl(std::vector<std::string> more) {
     std::vector<std::string> argv{"timeout",
-                                  "20",
+                                  std::to_string(kAtOnce.count()),
                                   "openssl",
                                   "s_client",
                                   "-ign_eof",
                                   "-connect",
                                   fmt::format("{}:{}", server_->addr4, kMeshPort)};
     argv.insert(argv.end(), more.begin(), more.end());
-    (void)a_->host().run(argv);
+    const RunResult done = a_->host().run(argv);
+    EXPECT_TRUE(done.status.exited) << done.describe();
+    EXPECT_NE(done.status.code, 124) << "the connection is still open\n" << done.describe();
   }
   // A self-signed client certificate with so many names.
   std::pair<std::string, std::string> certificate(unsigned names) {
@@ -166,13 +172,16 @@ TEST_F(MeshBadInput, EveryFaultHasItsReason) {
   // Half a hello, then the end: by the client's FIN.
   const std::string half = hello().substr(0, 200);
   expect_failure("peer_closed", [&] {
-    (void)a_->host().run({"/usr/bin/python3", "-c",
-                          "import socket, sys\n"
-                          "s = socket.create_connection((sys.argv[1], 15008))\n"
-                          "s.send(bytes.fromhex(sys.argv[2]))\n"
-                          "s.shutdown(socket.SHUT_WR)\n"
-                          "s.recv(1)\n",
-                          server_->addr4, half});
+    const RunResult done = a_->host().run({"/usr/bin/python3", "-c",
+                                           "import socket, sys\n"
+                                           "s = socket.create_connection((sys.argv[1], 15008))\n"
+                                           "s.send(bytes.fromhex(sys.argv[2]))\n"
+                                           "s.shutdown(socket.SHUT_WR)\n"
+                                           "s.settimeout(float(sys.argv[3]))\n"
+                                           "try: s.recv(1)\n"
+                                           "except ConnectionResetError: pass\n",
+                                           server_->addr4, half, std::to_string(kAtOnce.count())});
+    EXPECT_TRUE(done.ok()) << "the connection is still open\n" << done.describe();
   });
   EXPECT_TRUE(reached());
 }
