@@ -201,6 +201,16 @@ TEST_P(MeshFaithful, LossAndDelayOnTheCable) {
   expect_exchange(
       server_->addr6, 9001,
       {.to_server = 20'000, .to_client = 20'000, .more = {"--connections", "8"}, .limit = 120s});
+  // Packets really were lost, or this has shown nothing.
+  const auto lost = [](const Node& at, const Node& towards) {
+    const RunResult shown =
+        at.host().run({"tc", "-s", "qdisc", "show", "dev", cable_device(towards), "root"});
+    EXPECT_TRUE(shown.ok()) << shown.describe();
+    EXPECT_THAT(shown.out, ::testing::HasSubstr("netem"));
+    const auto word = shown.out.find("(dropped ");
+    return word == std::string::npos ? 0 : std::stoul(shown.out.substr(word + 9));
+  };
+  EXPECT_GT(lost(*a_, *b_) + lost(*b_, *a_), 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(By, MeshFaithful, ::testing::Values("kernel", "agent"),
