@@ -86,7 +86,7 @@ TEST_F(MeshWire, AClockThatIsWrongOpensNothing) {
   const RunResult early = Agent::try_run(*b_, behind, 60s);
   EXPECT_FALSE(early.timed_out) << early.describe();
   EXPECT_FALSE(early.ok());
-  EXPECT_THAT(early.out + early.err, ::testing::HasSubstr("not")) << early.describe();
+  EXPECT_THAT(early.out + early.err, ::testing::HasSubstr("not_yet_valid")) << early.describe();
 
   extra_flags = {"--leaf-ttl", "3600"};
   node_env["b"] = clock.env();
