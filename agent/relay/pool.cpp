@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "agent/base/log.h"
 #include "agent/relay/ask_worker.h"
 
 namespace mesh::relay {
@@ -89,36 +90,62 @@ Result<ListenerId> Pool::listen(UniqueFd socket, std::uint64_t netns_cookie,
   return id;
 }
 
-Status Pool::close(std::shared_ptr<Listener> listener) {
-  Worker& home = listener->home();
-  // Buried: an event for it may stand in the batch that is being worked off.
-  auto closed = ask_worker(home, [listener = std::move(listener), &home]() mutable {
-    listener->close();
-    home.bury(std::move(listener));
-    return true;
+// A listener that is registered with its worker lives until that has closed it, however late. All
+// are asked before the first one answers, so that a busy worker is waited for once. `after` is
+// called on each of their threads.
+Status Pool::close(Listeners listeners, const std::function<void()>& after) {
+  std::vector<std::future<bool>> answers;
+  for (auto& listener : listeners) {
+    Worker& home = listener->home();
+    // Buried: an event for it may stand in the batch that is being worked off.
+    answers.push_back(ask_worker(home, [listener = std::move(listener), &home, after]() mutable {
+      listener->close();
+      home.bury(std::move(listener));
+      if (after) after();
+      return true;
+    }));
+  }
+  Patience patience;
+  Status first;
+  for (auto& answer : answers)
+    if (auto closed = await_answer(answer, patience); !closed && first)
+      first = context(std::move(closed).error(), "close a relay listener");
+  return first;
+}
+
+// What a listener accepted has been handed over before it closed, so the workers see that first.
+// One that closes late may have accepted meanwhile: then its worker asks for the same again.
+Result<std::size_t> Pool::close_and_abort(Listeners listeners, const Which& which) {
+  const auto late = std::make_shared<std::atomic<bool>>(false);
+  Status closed = close(std::move(listeners), [late, which, &workers = workers_] {
+    if (!*late) return;
+    for (const auto& worker : workers)
+      worker->post([&worker = *worker, which] { (void)worker.abort_if(which); });
   });
-  MESH_TRY(await_answer(closed), "close relay listener");
-  return {};
+  if (!closed) *late = true;
+  auto aborted = abort_if(which);
+  if (!closed) return tl::unexpected(std::move(closed).error());
+  return aborted;
 }
 
 Status Pool::close_listener(ListenerId id, Close what) {
-  std::shared_ptr<Listener> listener;
+  Listeners one;
   {
     const std::lock_guard lock(mutex_);
     const auto found = listeners_.find(id);
     if (found == listeners_.end()) return fail("no relay listener {}", id);
-    listener = std::move(found->second);
+    one.push_back(std::move(found->second));
     listeners_.erase(found);
   }
-  MESH_TRY(close(std::move(listener)), "relay");
-  // What it accepted has been handed over before it closed, so the workers see that first.
-  if (what == Close::AbortConnections)
-    MESH_TRY(abort_if([id](const Connection& c) { return c.listener() == id; }), "relay");
+  if (what == Close::KeepConnections) return close(std::move(one));
+  MESH_TRY(
+      close_and_abort(std::move(one), [id](const Connection& c) { return c.listener() == id; }),
+      "relay");
   return {};
 }
 
 Result<std::size_t> Pool::drop_namespace(std::uint64_t netns_cookie) {
-  std::vector<std::shared_ptr<Listener>> gone;
+  Listeners gone;
   {
     const std::lock_guard lock(mutex_);
     for (auto it = listeners_.begin(); it != listeners_.end();) {
@@ -130,26 +157,24 @@ Result<std::size_t> Pool::drop_namespace(std::uint64_t netns_cookie) {
       }
     }
   }
-  for (auto& listener : gone) MESH_TRY(close(std::move(listener)), "drop namespace");
-  return abort_if(
-      [netns_cookie](const Connection& c) { return c.touches_namespace(netns_cookie); });
+  auto aborted = close_and_abort(std::move(gone), [netns_cookie](const Connection& c) {
+    return c.touches_namespace(netns_cookie);
+  });
+  if (!aborted) return context(std::move(aborted).error(), "drop namespace");
+  return aborted;
 }
 
 Status Pool::close_all() {
-  std::map<ListenerId, std::shared_ptr<Listener>> all;
+  Listeners all;
   {
     const std::lock_guard lock(mutex_);
-    all.swap(listeners_);
+    for (auto& [id, listener] : listeners_) all.push_back(std::move(listener));
+    listeners_.clear();
   }
-  Status first;
-  for (auto& [id, listener] : all) {
-    Status closed = close(std::move(listener));
-    if (!closed && first) first = std::move(closed);
-  }
-  return first;
+  return close(std::move(all));
 }
 
-Result<std::size_t> Pool::abort_if(std::function<bool(const Connection&)> which) {
+Result<std::size_t> Pool::abort_if(Which which) {
   std::vector<std::future<std::size_t>> answers;
   for (auto& worker : workers_)
     answers.push_back(
@@ -198,9 +223,11 @@ Result<Pool::DrainResult> Pool::drain(std::chrono::milliseconds deadline,
   constexpr std::chrono::seconds kReport{1};
   const auto end = Clock::now() + deadline;
   auto report = Clock::now() + kReport;
-  MESH_TRY(close_all(), "drain");
+  // What is late is done when its worker comes to it.
+  if (auto closed = close_all(); !closed) log::warn("drain: {}", closed.error().what);
   for (auto& worker : workers_) worker->post([&worker = *worker] { worker.drain(); });
-  MESH_TRY(abort_if([](const Connection& c) { return c.idle(); }), "drain");
+  if (auto idle = abort_if([](const Connection& c) { return c.idle(); }); !idle)
+    log::warn("drain: {}", idle.error().what);
   while (active() != 0 && Clock::now() < end) {
     if (stop != nullptr && *stop) return DrainResult{0, true};
     std::this_thread::sleep_for(kLook);

@@ -45,7 +45,8 @@ class Pool {
   Status close_listener(ListenerId id, Close what);
 
   // A namespace has gone: closes its listeners and aborts every connection that has a leg in it, so
-  // that nothing of ours keeps it alive. Gives the number of connections aborted.
+  // that nothing of ours keeps it alive. Gives the number of connections aborted. An error says
+  // that some worker was late: it does its part as soon as it can, and nobody has to ask again.
   Result<std::size_t> drop_namespace(std::uint64_t netns_cookie);
 
   // Aborts the connections that `which`, called on the workers' threads, picks.
@@ -63,7 +64,7 @@ class Pool {
   };
   // Closes every listener, waits until the connections have ended, and at the deadline aborts the
   // rest. Calls `progress` with the number left about once a second. Once `stop` is true it leaves
-  // the connections as they are.
+  // the connections as they are. A worker that is late is no reason to end what is open before.
   Result<DrainResult> drain(std::chrono::milliseconds deadline,
                             const std::function<void(std::uint32_t)>& progress,
                             const std::atomic<bool>* stop = nullptr);
@@ -92,15 +93,18 @@ class Pool {
   explicit Pool(const PoolOptions& options) : options_(options) {}
 
   std::shared_ptr<Load> namespace_load(std::uint64_t netns_cookie);
-  Status close(std::shared_ptr<Listener> listener);
+  using Listeners = std::vector<std::shared_ptr<Listener>>;
+  using Which = std::function<bool(const Connection&)>;
+  Status close(Listeners listeners, const std::function<void()>& after = {});
   Status close_all();
   template <typename Ask>
   auto ask_all(Ask ask);
+  Result<std::size_t> close_and_abort(Listeners listeners, const Which& which);
   Result<std::size_t> count_all(std::function<std::size_t(Worker&)> ask, std::string_view what,
                                 Patience& patience);
   Status for_each_listener(const std::function<Status(Listener&)>& visit, std::string_view what,
                            Patience& patience);
-  Result<std::size_t> abort_if(std::function<bool(const Connection&)> which);
+  Result<std::size_t> abort_if(Which which);
 
   const PoolOptions options_;
   std::shared_ptr<Load> total_;

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The control side: the connection table, closing listeners, namespaces that go, draining.
+#include <sys/resource.h>
+
+#include <future>
+
 #include "tests/unit/relay/fixture.h"
 
 namespace mesh::relay::test {
@@ -90,6 +94,98 @@ TEST_F(PoolTest, DroppingANamespaceAbortsBothItsClientsAndItsServers) {
   EXPECT_EQ(*dropped, 1u);
   EXPECT_EQ(read_end(not_its.client), ECONNRESET);
   EXPECT_EQ(read_end(not_its.server), ECONNRESET);
+}
+
+// For whom nobody else asks again: what a worker is late for is done all the same.
+class LateWorker : public PoolTest {
+ protected:
+  // Of two listeners of a namespace, each with a connection, the first one's worker is busy.
+  void SetUp() override {
+    start();
+    first_ = connect_pair();
+    second_port_ = listen(kNetns, &second_);
+    second_pair_ = connect_pair(second_port_);
+    std::promise<void> busy;
+    auto is_busy = busy.get_future();
+    asking_ = std::thread([this, &busy] {
+      (void)pool_->abort_where([this, &busy, told = false](const ConnectionRecord& c) mutable {
+        if (c.listener != listener_) return false;
+        if (!std::exchange(told, true)) busy.set_value();
+        go_on_.get_future().wait();
+        return false;
+      });
+    });
+    ASSERT_EQ(is_busy.wait_for(kPatience), std::future_status::ready);
+  }
+  void TearDown() override {
+    asking_.join();
+    PoolTest::TearDown();
+  }
+
+  std::promise<void> go_on_;
+  std::thread asking_;
+  Pair first_;
+  ListenerId second_ = 0;
+  std::uint16_t second_port_ = 0;
+  Pair second_pair_;
+};
+
+TEST_F(LateWorker, DroppingItsNamespaceEndsTheRestAtOnceAndItsOwnPartLater) {
+  const auto dropped = pool_->drop_namespace(kNetns);
+  EXPECT_FALSE(dropped);
+  EXPECT_EQ(read_end(second_pair_.client), ECONNRESET);
+  EXPECT_EQ(read_end(second_pair_.server), ECONNRESET);
+  EXPECT_EQ(connect_to(client_socket(), second_port_), ECONNREFUSED);
+  // Accepted by nobody yet; by the late worker, perhaps, before it closes.
+  const UniqueFd late = client_socket();
+  ASSERT_EQ(connect_to(late, port_), 0);
+  go_on_.set_value();
+  EXPECT_EQ(read_end(first_.client), ECONNRESET);
+  EXPECT_EQ(read_end(first_.server), ECONNRESET);
+  EXPECT_EQ(read_end(late), ECONNRESET);
+  EXPECT_TRUE(eventually([&] { return pool_->active() == 0; }));
+  EXPECT_EQ(connect_to(client_socket(), port_), ECONNREFUSED);
+}
+
+// A listener that pauses is in its worker's list of deadlines.
+TEST_F(LateWorker, NoListenerDiesBeforeItsWorkerHasClosedIt) {
+  UniqueFd client = client_socket();
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const UniqueFd lowest_free(::dup(0));
+  ASSERT_TRUE(lowest_free);
+  rlimit tight = before;
+  tight.rlim_cur = static_cast<rlim_t>(lowest_free.get());
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+  const int connected = connect_to(client, second_port_);
+  const bool paused = eventually([&] { return pool_->counters().accept_errors.get() >= 1; });
+  const auto dropped = pool_->drop_namespace(kNetns);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(connected, 0);
+  EXPECT_TRUE(paused);
+  EXPECT_FALSE(dropped);
+  std::this_thread::sleep_for(2 * PoolOptions{}.accept_pause);  // then its time would have come
+  EXPECT_EQ(read_end(client), ECONNRESET);
+  EXPECT_EQ(connect_to(client_socket(), second_port_), ECONNREFUSED);
+  go_on_.set_value();
+  EXPECT_EQ(read_end(first_.client), ECONNRESET);
+}
+
+TEST_F(LateWorker, DrainingGoesOn) {
+  std::thread later([&] {
+    std::this_thread::sleep_for(3s);
+    go_on_.set_value();
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  const auto drained = pool_->drain(8s, [&](std::uint32_t) {
+    if (std::chrono::steady_clock::now() - begin < 4s) return;
+    first_ = {};
+    second_pair_ = {};
+  });
+  later.join();
+  ASSERT_TRUE(drained) << drained.error().what;
+  EXPECT_EQ(drained->aborted, 0u);
+  EXPECT_EQ(pool_->counters().completed.get(), 2u);
 }
 
 TEST_F(PoolTest, DrainWaitsThenAborts) {
