@@ -2,6 +2,7 @@
 // A connection that passes from one process to its successor: paused and exported by the one, taken
 // over by the other. Until it is released here, nothing of it has changed and it can be resumed.
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -21,6 +22,18 @@ Result<UniqueFd> duplicate(int fd) {
 }
 
 }  // namespace
+
+void close_by_reset(const UniqueFd& socket) {
+  if (!socket) return;
+  const linger now{1, 0};
+  (void)::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);  // cannot fail on TCP
+}
+
+HandedOver::~HandedOver() {
+  if (!sole) return;
+  close_by_reset(client);
+  close_by_reset(server);
+}
 
 // Between two turns every coroutine of it waits for a socket, which raises no events now, or for
 // its turn, in which it parks itself.
@@ -159,6 +172,8 @@ bool Connection::take_over() {
     end(End::Reset);
     return false;
   }
+  // The former process may have reset its own copies while these were on their way.
+  for (Leg* leg : {&client_leg_, &server_leg_}) leg->end_in_order();
   made_.taken.reset();
   return true;
 }

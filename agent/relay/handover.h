@@ -51,10 +51,21 @@ struct ConnectionState {
   std::optional<MeshRequest> request;       // of an accepted mesh leg
 };
 
+// The last close of this descriptor's socket, whoever makes it, is a reset: nobody goes on with it,
+// and its peer must not mistake that for the end of what was said.
+void close_by_reset(const UniqueFd& socket);
+
 struct HandedOver {
+  HandedOver() = default;
+  HandedOver(HandedOver&&) noexcept = default;
+  HandedOver& operator=(HandedOver&&) = delete;
+  ~HandedOver();
+
   ConnectionState state;
   UniqueFd client;
   UniqueFd server;  // not of an idle leg
+  // No other process and no relay goes on with it: if it is dropped, its peers see a reset.
+  bool sole = false;
 };
 
 // What a successor has checked and made ready; nothing has been read or written yet.

@@ -45,11 +45,12 @@ Status set_no_delay(int fd) {
 Status Leg::open(UniqueFd socket, bool connecting) {
   watches_writable_ = connecting;
   writable_ = !connecting;
-  MESH_TRY(
-      worker_.watch(socket.get(), kReadEvents | (connecting ? std::uint32_t{EPOLLOUT} : 0u), *this),
-      "relay leg");
   fd_ = std::move(socket);
-  return {};
+  auto watched =
+      worker_.watch(fd_.get(), kReadEvents | (connecting ? std::uint32_t{EPOLLOUT} : 0u), *this);
+  if (watched) return {};
+  abort();
+  return context(std::move(watched).error(), "relay leg");
 }
 
 Io Leg::classify(ssize_t n, bool reading) {

@@ -81,12 +81,14 @@ class Pool {
   Result<std::vector<HandedOver>> export_paused(std::size_t worker, std::size_t most);
   Status resume();
   Result<std::size_t> release();
-  Result<std::vector<HandedOver>> take_established(std::size_t worker, std::size_t most);
+  // What nobody waits for any more when it is done ends by RST.
+  Result<std::vector<HandedOver>> take_established(std::size_t worker, std::size_t most,
+                                                   Patience patience = {});
 
   // The successor's side: created with PoolOptions::accepting false.
   Status start_accepting();
   // Goes on with a connection of a namespace and port that a listener serves. Its limits do not
-  // apply: it exists.
+  // apply: it exists. One that cannot go on here ends by RST.
   Status adopt(TakenOver taken);
 
  private:
@@ -97,9 +99,9 @@ class Pool {
   using Which = std::function<bool(const Connection&)>;
   Status close(Listeners listeners, const std::function<void()>& after = {});
   Status close_all();
+  Result<std::size_t> close_and_abort(Listeners listeners, const Which& which);
   template <typename Ask>
   auto ask_all(Ask ask);
-  Result<std::size_t> close_and_abort(Listeners listeners, const Which& which);
   Result<std::size_t> count_all(std::function<std::size_t(Worker&)> ask, std::string_view what,
                                 Patience& patience);
   Status for_each_listener(const std::function<Status(Listener&)>& visit, std::string_view what,

@@ -125,10 +125,14 @@ Result<std::size_t> Pool::release() {
   return released;
 }
 
-Result<std::vector<HandedOver>> Pool::take_established(std::size_t worker, std::size_t most) {
-  auto asked = ask_worker(*workers_[worker],
-                          [&w = *workers_[worker], most] { return w.take_established(most); });
-  auto batch = await_answer(asked);
+Result<std::vector<HandedOver>> Pool::take_established(std::size_t worker, std::size_t most,
+                                                       Patience patience) {
+  auto asked = ask_worker(*workers_[worker], [&w = *workers_[worker], most] {
+    auto batch = w.take_established(most);
+    for (auto& one : batch) one.sole = true;  // released here, and nobody else's yet
+    return batch;
+  });
+  auto batch = await_answer(asked, patience);
   if (!batch) return context(std::move(batch).error(), "export relayed connections");
   return std::move(*batch);
 }
@@ -141,6 +145,7 @@ Status Pool::start_accepting() {
 }
 
 Status Pool::adopt(TakenOver taken) {
+  taken.from.sole = true;
   const ConnectionState& state = taken.from.state;
   NewConnection made;
   {

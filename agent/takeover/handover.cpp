@@ -137,21 +137,25 @@ void Handover::finish() {
   const auto end = Clock::now() + host_.drain_timeout;
   bool there = true;
   std::size_t followed = 0;
+  std::size_t lost = 0;
   while (pool_.active() != 0 && Clock::now() < end && !stopping_) {
     for (std::size_t worker = 0; there && worker < pool_.worker_count(); ++worker) {
-      auto batch = pool_.take_established(worker, kBatch);
+      // As long as there is time: what has been asked of a worker cannot be taken back.
+      auto batch = pool_.take_established(worker, kBatch, workers_within(left(end), "takeover"));
       if (!batch) {
         log::error("takeover: {}", batch.error().what);
         break;
       }
       for (auto& one : *batch) {
-        if (auto sent = send_connection(*channel_, std::move(one), kAnswer); sent) {
+        if (!there) {
+          ++lost;
+        } else if (auto sent = send_connection(*channel_, std::move(one), kAnswer); sent) {
           ++followed;
-          continue;
         } else {
-          log::error("takeover: a connection is lost: {}", sent.error().what);
+          log::error("takeover: the new agent gets no more connections: {}", sent.error().what);
+          there = false;
+          ++lost;
         }
-        there = false;
       }
     }
     std::this_thread::sleep_for(kLook);
@@ -159,6 +163,7 @@ void Handover::finish() {
   auto drained = pool_.drain(std::chrono::milliseconds(0), nullptr);
   log::info("takeover: {} connections followed, {} were not established in time", followed,
             drained ? drained->aborted : pool_.active());
+  if (lost != 0) log::error("takeover: {} connections were reset on their way", lost);
   // The new one asks for no more; if it has gone, there is nobody to tell.
   (void)channel_->send(FrameType::Done, kAnswer);
 }

@@ -18,13 +18,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kLookAgain{5};
 
-// Should nobody ever take it, its peer must not mistake that for the end of what was said.
-void end_by_reset(const UniqueFd& socket) {
-  if (!socket) return;
-  const linger now{1, 0};
-  (void)::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);  // cannot fail on TCP
-}
-
 }  // namespace
 
 Result<KeptPair> make_kept_pair() {
@@ -67,9 +60,10 @@ Result<std::uint32_t> Keeper::keep(UniqueFd write, Clock::time_point deadline,
     return tl::unexpected(std::move(sent).error());
   return send_paused(
       channel, pool_, [] { return Channel::Limit(0); },
+      // Should nobody ever take it.
       [](const relay::HandedOver& one) {
-        end_by_reset(one.client);
-        end_by_reset(one.server);
+        relay::close_by_reset(one.client);
+        relay::close_by_reset(one.server);
       });
 }
 

@@ -30,7 +30,7 @@ Status require_tcp(const UniqueFd& fd, bool listening) {
 
 }  // namespace
 
-Result<relay::TakenOver> parse_connection(Frame frame) {
+Result<relay::TakenOver> parse_connection(Frame&& frame) {
   auto state = parse_connection_state(frame.payload);
   wipe(frame.payload.data(), frame.payload.size());
   if (!state) return tl::unexpected(std::move(state).error());

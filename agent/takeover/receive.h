@@ -12,8 +12,8 @@
 namespace mesh::takeover {
 
 // Checks that the sockets are what the state says and makes the stream ready. Nothing is read or
-// written.
-Result<relay::TakenOver> parse_connection(Frame frame);
+// written. The sockets of what is no connection stay in the frame.
+Result<relay::TakenOver> parse_connection(Frame&& frame);
 
 Result<std::vector<relay::HandedListener>> receive_listeners(Channel& channel);
 // `take` gets every connection, or why it is none, and ends it by an error of its own.

@@ -39,6 +39,7 @@ Status send_connection(Channel& channel, relay::HandedOver connection, Channel::
   auto status = channel.send(FrameType::Connection, bytes,
                              std::span(fds).first(connection.server ? 2 : 1), limit);
   wipe(bytes.data(), bytes.size());
+  if (status) connection.sole = false;  // whoever receives it has the same sockets
   return status;
 }
 

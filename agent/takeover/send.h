@@ -15,6 +15,7 @@ namespace mesh::takeover {
 relay::Patience workers_within(std::chrono::milliseconds most, const char* what);
 
 Status send_listeners(Channel& channel, relay::Pool& pool);
+// Of a part of a frame nobody makes a connection: if it fails, nobody else has it.
 Status send_connection(Channel& channel, relay::HandedOver connection, Channel::Limit limit);
 
 // Every connection that is paused, and their end; gives their number. `left` is the time that is

@@ -155,10 +155,13 @@ void Successor::follow(const std::function<void(relay::TakenOver)>& adopt) {
       return;
     }
     auto taken = parse_connection(std::move(*frame));
-    if (taken)
+    if (taken) {
       adopt(std::move(*taken));
-    else
-      log::error("takeover: a connection is lost: {}", taken.error().what);
+      continue;
+    }
+    // The former agent has let go of it.
+    for (const auto& fd : frame->fds) relay::close_by_reset(fd);
+    log::error("takeover: a connection is lost: {}", taken.error().what);
   }
 }
 
