@@ -76,9 +76,11 @@ Detached Connection::pump(Flow& flow) {
       case Step::Eof: {
         if (flow.out.stream() == nullptr) {
           flow.phase = FlowPhase::Ended;
-          // The end of both directions closes the sockets, which sends the FIN as well.
+          // The end of both directions closes the sockets, which sends the FIN as well, if no other
+          // process has them.
           const bool last = to_server_.ended() && to_client_.ended();
-          if (!last || (&flow == &to_server_ && keeps_server())) flow.out.shutdown_write();
+          if (!last || flow.out.shared() || (&flow == &to_server_ && keeps_server()))
+            flow.out.shutdown_write();
         } else {
           const bool carried = co_await end_flow(flow);
           if (!carried) break;

@@ -165,7 +165,17 @@ void Leg::abort() {
   if (!fd_) return;
   const linger now{1, 0};
   (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));  // cannot fail on TCP
+  if (shared_) end_for_all();
   leave();
+}
+
+// Whoever else has the socket may keep it, a successor that hangs for one. tcp_disconnect sends RST
+// at once. A socket with kernel TLS does not take it (EOPNOTSUPP, and worse before Linux 6.15):
+// there a FIN without close_notify says the same.
+void Leg::end_for_all() {
+  const sockaddr nowhere{AF_UNSPEC, {}};
+  if (stream_ || ::connect(fd_.get(), &nowhere, sizeof(nowhere)) != 0)
+    (void)::shutdown(fd_.get(), SHUT_RDWR);
 }
 
 void Leg::end_in_order() {

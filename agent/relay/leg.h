@@ -73,7 +73,7 @@ class Leg final : public EventSink {
   Io end_write(Ending ending);
   void shutdown_write();
   // Another process has a descriptor of the same socket: closing ours does not take it out of the
-  // set, so that is done by hand before it is closed.
+  // set, and ends nothing, so both are done by hand before it is closed.
   void share() { shared_ = true; }
   [[nodiscard]] bool shared() const { return shared_; }
   // Out of the worker's set, so that no event comes, and into it again.
@@ -87,7 +87,7 @@ class Leg final : public EventSink {
   UniqueFd disconnect();
   void acknowledge();   // at once what waits for data to go with
   void close();         // orderly: what was written still goes out
-  void abort();         // RST
+  void abort();         // RST, whoever else has the socket
   void end_in_order();  // takes back that the last close of the socket is an RST
   [[nodiscard]] bool is_open() const { return fd_.valid(); }
   [[nodiscard]] int fd() const { return fd_.get(); }  // for socket options only
@@ -122,6 +122,7 @@ class Leg final : public EventSink {
 
   void watch_writable();
   void leave();
+  void end_for_all();
   Io classify(ssize_t n, bool reading);
   Io tls(Io io, bool reading);
 

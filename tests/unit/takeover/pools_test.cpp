@@ -116,6 +116,8 @@ TEST_F(TakeoverPools, AConnectionThatEndsBeforeThePredecessorLetsGoIsForgotten) 
   for (auto& one : *taken) ASSERT_TRUE(next->adopt(std::move(one)));
   for (auto& one : all) reset(one.pair.client);
   ASSERT_TRUE(eventually([&] { return next->active() == 0; }));
+  // Not only when the predecessor has let go.
+  for (auto& one : all) EXPECT_EQ(read_end(one.pair.server), ECONNRESET);
   for (int round = 0; round < 5; ++round) {
     for (auto& one : all) (void)send_all(one.pair.server, "x");
     std::this_thread::sleep_for(20ms);
@@ -123,7 +125,6 @@ TEST_F(TakeoverPools, AConnectionThatEndsBeforeThePredecessorLetsGoIsForgotten) 
   ASSERT_TRUE((*successor)->ready());
   (*successor)->follow([](TakenOver) { FAIL(); });
   old->stop();
-  for (auto& one : all) EXPECT_EQ(read_end(one.pair.server), ECONNRESET);
   EXPECT_EQ(next->counters().reset.get(), all.size());
   pool_ = std::move(next);
 }
@@ -206,6 +207,40 @@ TEST_F(TakeoverPools, AFailureAtAnyStepChangesNothing) {
   EXPECT_EQ(pool_->counters().reset.get(), 0u);
   EXPECT_GE(take_over(), all.size());
   works();
+}
+
+// It hangs, and has every socket that it was given.
+TEST_F(TakeoverPools, EndsAreCarriedWhateverAFailedSuccessorHolds) {
+  start();
+  auto all = open_all(5);
+  Seen seen;
+  auto [old_end, new_end] = channel();
+  auto old = handover(*pool_, seen);
+  old->begin(std::move(old_end));
+  auto successor = Successor::over(std::move(new_end));
+  ASSERT_TRUE(successor);
+  auto next = pool_for(**successor);
+  auto taken = (*successor)->take();
+  ASSERT_TRUE(taken);
+  ASSERT_EQ(taken->size(), all.size());
+  (*successor)->shut();
+  old->stop();
+  EXPECT_EQ(seen.resumed, 1);
+  for (int way : {0, 1}) {
+    const auto& from = way == 0 ? all[0].pair.client : all[0].pair.server;
+    const auto& to = way == 0 ? all[0].pair.server : all[0].pair.client;
+    ASSERT_EQ(::shutdown(from.get(), SHUT_WR), 0);
+    EXPECT_EQ(read_end(to), 0) << way;
+  }
+  reset(all[1].pair.client);
+  EXPECT_EQ(read_end(all[1].pair.server), ECONNRESET);
+  reset(all[2].pair.server);
+  EXPECT_EQ(read_end(all[2].pair.client), ECONNRESET);
+  ASSERT_EQ(pool_->abort_where([](const ConnectionRecord&) { return true; }), 2u);
+  for (std::size_t i : {3u, 4u}) {
+    EXPECT_EQ(read_end(all[i].pair.client), ECONNRESET);
+    EXPECT_EQ(read_end(all[i].pair.server), ECONNRESET);
+  }
 }
 
 // What the former agent does to its own copies before it lets go is not the successor's end.
