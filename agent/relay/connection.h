@@ -151,6 +151,10 @@ class Connection final : private LegOwner, private Timed {
   bool make_room_for_handshake();
   void arm(std::chrono::milliseconds after, DialReason reason);
   void disarm();
+  // Its error has been told, and will not be again.
+  [[nodiscard]] bool has_failed(const Leg& leg) const {
+    return &leg == &server_leg_ && server_error_ != 0;
+  }
   HandshakeCounters& handshakes(Side side);
 
   // Goes on with what another process has begun, connection_handover.cpp.

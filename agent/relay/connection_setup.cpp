@@ -383,3 +383,5 @@ Task<bool> Connection::read_exactly(Leg& leg, std::span<std::byte> into, std::si
 }
 
 }  // namespace mesh::relay
+    if (put.kind == Io::Kind::Blocked && has_failed(leg)) co_return false;
+    if (io.kind == Io::Kind::Blocked && has_failed(leg)) co_return false;

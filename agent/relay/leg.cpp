@@ -207,7 +207,8 @@ void Leg::on_events(std::uint32_t events) {
   if (!fd_) return;  // closed earlier in this batch
   if (events & EPOLLERR) {
     hangup_ = readable_ = true;  // what is queued can still be read
-    owner_.leg_failed(*this, connect_error());
+    // Of TLS in the kernel the error is for whoever reads, who would not be told again.
+    owner_.leg_failed(*this, stream_ ? ECONNRESET : connect_error());
     return;
   }
   if (events & (EPOLLRDHUP | EPOLLHUP)) hangup_ = true;
