@@ -48,9 +48,11 @@ Status Listener::open() {
 
 Status Listener::start_accepting() {
   if (accepting_ || !setup_.socket) return {};
-  MESH_TRY(home_.watch(setup_.socket.get(), EPOLLIN, *this), "relay listener");
   accepting_ = true;
-  return {};
+  auto watched = home_.watch(setup_.socket.get(), EPOLLIN, *this);
+  if (watched) return {};
+  home_.arm(*this, Worker::Clock::now() + options_.accept_pause);
+  return context(std::move(watched).error(), "relay listener");
 }
 
 void Listener::stop_accepting() {

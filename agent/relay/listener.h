@@ -35,8 +35,8 @@ class Listener final : public EventSink, private Timed {
            std::atomic<std::uint64_t>& next_connection, ListenerSetup setup);
 
   // These on the home worker's thread.
-  Status open();  // does not accept yet
-  Status start_accepting();
+  Status open();             // does not accept yet
+  Status start_accepting();  // an error: not yet, and it is tried again
   void stop_accepting();
   void close();  // idempotent
   Result<HandedListener> duplicate() const;
