@@ -66,6 +66,10 @@ Status TlsCollector::collect(metrics::TextWriter& out) {
              "Mesh legs to be made that waited because too many to that workload were being made.",
              Type::Counter);
   out.sample({}, at(r, Side::Outbound).waited.get());
+  out.family("mesh_tls_dead_legs_total",
+             "Mesh legs that were used again and had ended; the connection went over a new one.",
+             Type::Counter);
+  out.sample({}, at(r, Side::Outbound).dead.get());
   out.family("mesh_tls_user_space_total", "Mesh legs whose records the agent makes itself.",
              Type::Counter);
   for (const Side side : kBoth)

@@ -76,7 +76,9 @@ tl::expected<relay::Dialed, relay::DialFailure> MeshDialer::dial(
   dialed.netns_cookie = accepted.netns_cookie;
   dialed.request = {server.port, target.client_port};
   const LegKey key{accepted.netns_cookie, source, server.address};
-  while (auto leg = pool_->take(key)) {
+  while (!accepted.fresh) {
+    auto leg = pool_->take(key);
+    if (!leg) break;
     // Only as if it were made now: the same SVID of ours, and the peer that the catalog expects.
     const auto* info = static_cast<const MeshLegInfo*>(leg->info.get());
     if (info->context != *context || leg->security->peer.id != expected->id ||

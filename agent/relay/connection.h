@@ -138,7 +138,9 @@ class Connection final : private LegOwner, private Timed {
   Task<bool> await_request();
   // For whom the dialer found no slot: until there is one.
   Task<bool> await_turn();
+  Task<bool> dial_server();
   Task<bool> connect_server(Dialed dialed);
+  Task<bool> request_server_again();
   Task<bool> request_server(MeshRequest request);
   Task<bool> reply(MeshReply reply);
   Task<bool> shake(Leg& leg, SecureLeg& secure, Side side);
@@ -149,12 +151,12 @@ class Connection final : private LegOwner, private Timed {
   // For one more handshake, at the cost of the oldest that a peer began: whoever means it is done
   // within a few round trips. False: there is none.
   bool make_room_for_handshake();
-  void arm(std::chrono::milliseconds after, DialReason reason);
-  void disarm();
   // Its error has been told, and will not be again.
   [[nodiscard]] bool has_failed(const Leg& leg) const {
     return &leg == &server_leg_ && server_error_ != 0;
   }
+  void arm(std::chrono::milliseconds after, DialReason reason);
+  void disarm();
   HandshakeCounters& handshakes(Side side);
 
   // Goes on with what another process has begun, connection_handover.cpp.
@@ -211,8 +213,9 @@ class Connection final : private LegOwner, private Timed {
   bool holds_ack_ = false;   // Dialed::holds_ack
   bool comes_back_ = false;  // Dialed::comes_back
   bool connecting_ = false;  // connect(2) of the server leg is under way
-  int server_error_ = 0;     // what the kernel said of the server leg before bytes were copied
-  Leg* shaking_ = nullptr;   // a handshake is under way on it
+  bool dead_leg_ = false;   // the server leg is one that was used again, and ended before the reply
+  int server_error_ = 0;    // what the kernel said of the server leg before bytes were copied
+  Leg* shaking_ = nullptr;  // a handshake is under way on it
   HandshakeTurn* turn_ = nullptr;                // while it is set up
   std::optional<RecordFailure> record_failure_;  // counted at the end
   DialReason deadline_reason_ = DialReason::Timeout;

@@ -88,6 +88,14 @@ Task<bool> Connection::set_up() {
 
   HandshakeTurn turn(worker_.handshake_slots());
   made_.accepted.turn = turn_ = &turn;
+  bool connected = co_await dial_server();
+  if (dead_leg_) connected = co_await request_server_again();
+  if (!connected) co_return false;
+  if (made_.accepted.request) co_return co_await reply({});
+  co_return true;
+}
+
+Task<bool> Connection::dial_server() {
   auto dialed = made_.dialer->dial(made_.accepted);
   while (dialed && !dialed->socket) {
     const bool has_slot = co_await await_turn();
@@ -101,10 +109,22 @@ Task<bool> Connection::set_up() {
     dial_failed(reason);
     co_return false;
   }
-  const bool connected = co_await connect_server(std::move(*dialed));
-  if (!connected) co_return false;
-  if (made_.accepted.request) co_return co_await reply({});
-  co_return true;
+  co_return co_await connect_server(std::move(*dialed));
+}
+
+// Its peer went while it stood idle or just now: no reason to refuse a client of whom not one byte
+// has been read. Once, over a leg that is new.
+Task<bool> Connection::request_server_again() {
+  dead_leg_ = false;
+  handshakes(Side::Outbound).dead.add();
+  made_.accepted.fresh = true;
+  server_leg_.forget();
+  server_error_ = 0;
+  security_.reset();
+  // The rest of this batch of events is for the leg that has gone.
+  co_await worker_.yield();
+  if (end_ != End::None) co_return false;
+  co_return co_await dial_server();
 }
 
 // A mesh leg that has carried a connection before.
@@ -244,7 +264,8 @@ Task<bool> Connection::request_server(MeshRequest request) {
   std::optional<MeshReply> reply;
   if (fine) reply = decode_reply(answer);
   if (!reply) {
-    dial_failed(fine ? DialReason::BadRequest : DialReason::Unreachable);
+    dead_leg_ = !fine && security_->reused && !made_.accepted.fresh;
+    if (!dead_leg_) dial_failed(fine ? DialReason::BadRequest : DialReason::Unreachable);
     co_return false;
   }
   if (reply->connected) co_return true;
@@ -361,6 +382,7 @@ Task<bool> Connection::write_all(Leg& leg, std::span<const std::byte> bytes) {
       note_failure(leg, put.errnum, Doing::Writing);
       co_return false;
     }
+    if (put.kind == Io::Kind::Blocked && has_failed(leg)) co_return false;
     if (put.kind == Io::Kind::Blocked)
       co_await leg.until_writable();
     else if (!bytes.empty())
@@ -374,6 +396,7 @@ Task<bool> Connection::read_exactly(Leg& leg, std::span<std::byte> into, std::si
     const Io io = leg.read(into.subspan(got));
     if (io.kind == Io::Kind::Failed) note_failure(leg, io.errnum, Doing::Reading);
     if (io.kind == Io::Kind::Failed || io.kind == Io::Kind::Eof) co_return false;
+    if (io.kind == Io::Kind::Blocked && has_failed(leg)) co_return false;
     if (io.kind == Io::Kind::Blocked)
       co_await leg.until_readable();
     else
@@ -383,5 +406,3 @@ Task<bool> Connection::read_exactly(Leg& leg, std::span<std::byte> into, std::si
 }
 
 }  // namespace mesh::relay
-    if (put.kind == Io::Kind::Blocked && has_failed(leg)) co_return false;
-    if (io.kind == Io::Kind::Blocked && has_failed(leg)) co_return false;

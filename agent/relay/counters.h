@@ -85,6 +85,7 @@ struct HandshakeCounters {
   Counter full;
   Counter resumed;  // by PSK
   Counter reused;   // none needed: the leg has carried a connection before
+  Counter dead;     // of these: not after all, its peer had gone; another one was made
   std::array<Counter, static_cast<std::size_t>(ktls::HandshakeFailure::Count)> failed;
   std::array<Counter, static_cast<std::size_t>(ktls::PeerReject::Count)> rejected;
   std::array<Counter, kRecordFailures> records;  // legs whose records failed after the handshake
@@ -98,6 +99,7 @@ struct HandshakeCounters {
     full += other.full;
     resumed += other.resumed;
     reused += other.reused;
+    dead += other.dead;
     for (std::size_t i = 0; i < failed.size(); ++i) failed[i] += other.failed[i];
     for (std::size_t i = 0; i < rejected.size(); ++i) rejected[i] += other.rejected[i];
     for (std::size_t i = 0; i < records.size(); ++i) records[i] += other.records[i];

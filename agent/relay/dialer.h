@@ -42,6 +42,8 @@ struct Accepted {
   // On a mesh listener, once the leg is secure:
   std::shared_ptr<const LegSecurity> security;
   std::optional<MeshRequest> request;  // missing when the peer does not speak kMeshAlpn
+  bool fresh =
+      false;  // in dial(): one that had carried a connection before has just turned out dead
   HandshakeTurn* turn = nullptr;  // in dial() only: to be asked before a leg is made that needs
                                   // a handshake
 };

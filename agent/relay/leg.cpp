@@ -178,6 +178,13 @@ void Leg::end_for_all() {
     (void)::shutdown(fd_.get(), SHUT_RDWR);
 }
 
+void Leg::forget() {
+  abort();
+  stream_.reset();
+  readable_ = watches_writable_ = hangup_ = urgent_ = shared_ = false;
+  writable_ = true;
+}
+
 void Leg::end_in_order() {
   const linger off{0, 0};
   if (fd_) (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &off, sizeof(off));

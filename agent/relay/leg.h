@@ -88,6 +88,7 @@ class Leg final : public EventSink {
   void acknowledge();   // at once what waits for data to go with
   void close();         // orderly: what was written still goes out
   void abort();         // RST, whoever else has the socket
+  void forget();        // the same, and open() may follow; in a later turn of the worker's loop
   void end_in_order();  // takes back that the last close of the socket is an RST
   [[nodiscard]] bool is_open() const { return fd_.valid(); }
   [[nodiscard]] int fd() const { return fd_.get(); }  // for socket options only

@@ -28,12 +28,14 @@ class OutboundDialer final : public Dialer {
     dialed.request = {target_, accepted.client.port};
     {
       const std::lock_guard lock(mutex_);
-      if (keep && !left_.empty()) {
+      if (keep && !left_.empty() && !accepted.fresh) {
         RecycledLeg leg = std::move(left_.front());
         left_.pop_front();
         dialed.socket = std::move(leg.socket);
         dialed.stream = std::move(leg.stream);
-        dialed.security = std::move(leg.security);
+        auto security = std::make_shared<LegSecurity>(*leg.security);
+        security->reused = true;
+        dialed.security = std::move(security);
         return dialed;
       }
     }
@@ -189,7 +191,7 @@ class MeshLegTest : public RelayTest {
   }
   ktls::ContextPtr context(ktls::SvidPtr svid, ktls::ContextOptions options = user_space()) {
     auto made = ktls::make_context(std::move(svid), mesh_.bundle(), psks_, psks_->epoch(),
-                                    std::move(options));
+                                   std::move(options));
     EXPECT_TRUE(made) << (made ? "" : made.error().what);
     return made.value_or(nullptr);
   }
@@ -237,6 +239,15 @@ class MeshLegTest : public RelayTest {
       EXPECT_EQ(connect_to(clients.back(), entry), 0);
     }
     return clients;
+  }
+  // The server's agent ends the leg that is left.
+  void end_idle_leg() {
+    ASSERT_TRUE(eventually([&] { return client_->left() == 1; }));
+    ASSERT_TRUE(eventually([&] {
+      return pool_->abort_where([](const ConnectionRecord& c) {
+        return c.state == ConnectionRecord::State::Idle;
+      }) == 1u;
+    }));
   }
   // One connection that says something both ways and ends cleanly.
   void exchange() {

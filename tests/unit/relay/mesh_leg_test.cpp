@@ -50,6 +50,30 @@ TEST_F(MeshLegTest, ALegServesOneConnectionAfterTheOther) {
   EXPECT_EQ(handshakes(Side::Inbound).reused.get(), 49u);
 }
 
+// Its agent may go between two connections, and a leg may have been chosen before that is seen.
+TEST_F(MeshLegTest, AnotherLegIsMadeForOneThatHasDied) {
+  start_mesh();
+  exchange();
+  end_idle_leg();
+  exchange();
+  EXPECT_EQ(handshakes(Side::Outbound).dead.get(), 1u);
+  EXPECT_EQ(handshakes(Side::Outbound).reused.get(), 1u);
+  EXPECT_EQ(handshakes(Side::Outbound).full.get() + handshakes(Side::Outbound).resumed.get(), 2u);
+  EXPECT_EQ(dial_failures(DialReason::Unreachable), 0u);
+}
+
+// Once: a peer that ends every leg refuses.
+TEST_F(MeshLegTest, ALegThatIsNewIsTheLastAttempt) {
+  start_mesh();
+  exchange();
+  end_idle_leg();
+  server_->refuse_peer = true;
+  UniqueFd client = client_socket();
+  EXPECT_EQ(refusal(client, entry_), ECONNRESET);
+  EXPECT_EQ(handshakes(Side::Outbound).dead.get(), 1u);
+  EXPECT_TRUE(eventually([&] { return dial_failures(DialReason::Unreachable) == 1; }));
+}
+
 TEST_F(MeshLegTest, WithoutALegAPskSavesTheCertificates) {
   start_mesh();
   client_->keep = false;
