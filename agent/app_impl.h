@@ -62,7 +62,7 @@ inline constexpr std::chrono::seconds kVerify{5};  // a part of the maps
 class App {
  public:
   explicit App(const Options& options)
-      : options_(options), signals_(io_), heartbeat_(io_), ready_timer_(io_) {}
+      : options_(options), signals_(io_), heartbeat_(io_), ready_timer_(io_), judge_timer_(io_) {}
 
   void find_kept(Result<std::vector<PassedFd>> passed);
   Status start();  // tells a former agent when it fails
@@ -101,6 +101,7 @@ class App {
   void stop_drain();
   void prepare_handover();
   Status take_over();
+  void adopt_follower(relay::TakenOver one);
   [[nodiscard]] TakeoverParts parts() {
     return {io_, *datapath_, *relay_, *controller_, mesh_.get(), *admin_server_, *metrics_server_};
   }
@@ -155,6 +156,8 @@ class App {
   std::vector<relay::TakenOver> kept_idle_;  // mesh legs that no connection is on
   std::size_t kept_lost_ = 0;
   boost::asio::steady_timer ready_timer_;
+  boost::asio::steady_timer judge_timer_;
+  std::atomic<bool> judging_followers_{false};  // at the timer's end
   std::chrono::steady_clock::time_point accept_anyway_;
   bool enrolled_ = false;
   bool catalog_seen_ = false;

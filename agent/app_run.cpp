@@ -11,6 +11,8 @@ namespace {
 constexpr std::chrono::milliseconds kHeartbeat{250};  // the hooks give up after 1 s
 constexpr std::uint64_t kBeatsPerRetry = 4;           // 1 s
 constexpr std::uint64_t kBeatsPerSweep = 40;          // 10 s
+// Followers come one by one, and each may be denied: a look at all that is open for many of them.
+constexpr std::chrono::milliseconds kJudgeFollowers{250};
 
 }  // namespace
 
@@ -235,12 +237,26 @@ Status App::take_over() {
     ::close(options_.tell_taken_over);
   }
   follow_thread_ = std::thread([this] {
-    former_->follow([this](relay::TakenOver one) {
-      if (auto status = relay_->adopt(std::move(one)); !status)
-        log::error("takeover: a connection is lost: {}", status.error().what);
-    });
+    former_->follow([this](relay::TakenOver one) { adopt_follower(std::move(one)); });
   });
   return {};
+}
+
+// It was allowed by the former agent, whose intentions have stood still since the takeover began:
+// what has been denied here meanwhile found nothing to end.
+void App::adopt_follower(relay::TakenOver one) {
+  if (auto status = relay_->adopt(std::move(one)); !status) {
+    log::error("takeover: a connection is lost: {}", status.error().what);
+    return;
+  }
+  if (judging_followers_.exchange(true)) return;
+  net::post(io_, [this] {
+    judge_timer_.expires_after(kJudgeFollowers);
+    judge_timer_.async_wait([this](boost::system::error_code code) {
+      judging_followers_ = false;  // first: who comes now may be too late for what follows
+      if (!code) controller_->judge_open();
+    });
+  });
 }
 
 void App::prepare_handover() {
