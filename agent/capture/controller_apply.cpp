@@ -209,11 +209,12 @@ Status Controller::apply_now() {
     }
   }
   changes->all |= std::exchange(apply_all_, true);  // until all of this is done
-  publish_mesh();
+  publish_mesh();  // what it takes away; the rest when it is settled
 
   const Desired& desired = state_.desired();
   MESH_TRY(apply_names(), "names");
   MESH_TRY(apply_policy(*changes), "policy");
+  if (options_.mesh != nullptr) options_.mesh->settle();
   // Of addresses that come: before them. Of those that go: after.
   MESH_TRY(datapath_.residents.sync(desired.residents, /*only_additions=*/true), "residents");
   MESH_TRY(apply_identities(desired), "identities");

@@ -13,6 +13,14 @@ tl::unexpected<relay::DialFailure> failure(DialReason reason, std::string what) 
   return tl::unexpected(relay::DialFailure{reason, Error{{}, std::move(what)}});
 }
 
+// Not while the intentions are those of a time when this was another workload's address, or
+// nobody's.
+bool is_settled(const MeshView& view, const Address& address, std::string_view service) {
+  if (!view.settled) return true;
+  const auto before = view.settled->own.find(address);
+  return before != view.settled->own.end() && before->second == service;
+}
+
 }  // namespace
 
 tl::expected<std::optional<relay::SecureLeg>, relay::DialFailure> InboundDialer::secure_client(
@@ -83,6 +91,9 @@ tl::expected<relay::Dialed, relay::DialFailure> InboundDialer::dial(
     return failure(DialReason::NoEndpoint, "no such port");
 
   const std::string source = *view->service_of(peer.id);
+  if (!is_settled(*view, server.address, own->second))
+    return failure(DialReason::NoEndpoint, fmt::format("the intentions for {} are not in force yet",
+                                                       server.address.to_string()));
   const auto intentions = policy_->get();
   if (!intentions) return failure(DialReason::NoEndpoint, "there are no intentions yet");
   const auto decision = intentions->decide(source, server);

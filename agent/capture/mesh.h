@@ -44,8 +44,10 @@ class Mesh {
       std::shared_ptr<const PolicyDirectory> policy) const;
   [[nodiscard]] std::shared_ptr<const MeshDirectory> directory() const { return view_; }
 
-  // The services of this node's workloads have identities from now on, others have not.
+  // The services of this node's workloads have identities from now on, others have not. settle():
+  // its intentions are in force, so whoever is new to it may come.
   void publish(MeshView view);
+  void settle() { view_->settle(); }
   void close_idle_legs() { pool_->clear(); }  // any thread
   void drop_namespace(std::uint64_t netns) { pool_->drop_namespace(netns); }
   void sweep() { pool_->sweep(); }  // about once a second

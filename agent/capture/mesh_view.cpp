@@ -21,6 +21,8 @@ tl::expected<void, std::string> placed(const MeshView& view, const ktls::Peer& p
   if (!there || *there != *service || node == nullptr || node->name != peer.node)
     return tl::unexpected(fmt::format("the catalog has no {} of node {} at {}", peer.id.uri(),
                                       peer.node, from.to_string()));
+  // The intentions may still be those for the view before.
+  if (view.settled) return placed(*view.settled, peer, from);
   return {};
 }
 

@@ -27,6 +27,9 @@ struct MeshView {
   // that is all that other nodes know it by: a dual-stack workload is listed with both.
   std::map<Address, std::string> own;
   std::shared_ptr<const LabelNames> labels;
+  // While this one is being applied: the last one whose intentions are in force, if there was one.
+  // Who comes from another node, and whom he reaches, has to be the same by both.
+  std::shared_ptr<const MeshView> settled;
 
   [[nodiscard]] Result<ktls::SpiffeId> id_of(std::string_view service) const {
     return ktls::SpiffeId::of_service(trust_domain, {"default", datacenter, std::string(service)});
@@ -48,12 +51,27 @@ struct MeshView {
 
 class MeshDirectory {
  public:
-  void publish(MeshView view) { current_.store(std::make_shared<const MeshView>(std::move(view))); }
+  // These two on the control thread. A view is published before its intentions are in force and
+  // settled after that: what it takes away is gone at once, however long that may take or fail, and
+  // what is new is not admitted by the intentions before it.
+  void publish(MeshView view) {
+    view.settled = settled_;
+    current_.store(std::make_shared<const MeshView>(std::move(view)));
+  }
+  void settle() {
+    const auto current = current_.load();
+    if (!current || current == settled_) return;
+    MeshView view = *current;
+    view.settled.reset();
+    settled_ = std::make_shared<const MeshView>(std::move(view));
+    current_.store(settled_);
+  }
   // Any thread; null before the first catalog.
   [[nodiscard]] std::shared_ptr<const MeshView> get() const { return current_.load(); }
 
  private:
   std::atomic<std::shared_ptr<const MeshView>> current_;
+  std::shared_ptr<const MeshView> settled_;
 };
 
 // A node's CA can name any workload of the trust domain, so the catalog has to place it: the leg
