@@ -10,6 +10,7 @@
 #include <chrono>
 #include <utility>
 
+#include "agent/adopted.h"
 #include "agent/app.h"
 #include "agent/app_impl.h"
 #include "agent/base/listen_fds.h"
@@ -140,6 +141,7 @@ void App::take_kept() {
     else if (why.empty())
       why = status.error().what;
   }
+  if (mesh_) judge_adopted(io_, *mesh_, *relay_);
   const std::size_t lost =
       kept_->connections() - std::min<std::size_t>(count, kept_->connections());
   agent_collector_->add_lost(lost);

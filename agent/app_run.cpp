@@ -2,6 +2,7 @@
 // While it runs: the heart, signals, what is asked of it, and the end.
 #include <unistd.h>
 
+#include "agent/adopted.h"
 #include "agent/app_impl.h"
 
 namespace mesh {
@@ -254,7 +255,9 @@ void App::adopt_follower(relay::TakenOver one) {
     judge_timer_.expires_after(kJudgeFollowers);
     judge_timer_.async_wait([this](boost::system::error_code code) {
       judging_followers_ = false;  // first: who comes now may be too late for what follows
-      if (!code) controller_->judge_open();
+      if (code) return;
+      controller_->judge_open();
+      if (mesh_) judge_adopted(io_, *mesh_, *relay_);
     });
   });
 }

@@ -7,6 +7,7 @@
 #include <future>
 #include <utility>
 
+#include "agent/adopted.h"
 #include "agent/base/log.h"
 
 namespace mesh {
@@ -130,6 +131,7 @@ Status take_over(const TakeoverParts& parts, takeover::Successor& former,
     }
   // What they are allowed may have changed while they were on their way.
   parts.controller.judge_open();
+  if (parts.mesh != nullptr) judge_adopted(parts.io, *parts.mesh, parts.relay);
   log::info("takeover: {} relayed connections go on here, {} are lost", taken->size() - lost, lost);
   return {};
 }

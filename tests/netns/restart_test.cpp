@@ -214,6 +214,23 @@ TEST_F(Restart, AStopInTheMiddleOfAStartKeepsThemAgain) {
   EXPECT_EQ(far_client_->say("b")["reply"], "b");
 }
 
+// The service goes while no agent runs to see it.
+TEST_F(Restart, ConnectionsOfAnIdentityThatHasGoneMeanwhileEnd) {
+  open_two();
+  ASSERT_TRUE(agent_a_->stop().ok()) << agent_a_->log();
+  a_->write_config("services.json",
+                   services_json({{"web", {{server_->addr4, 8080}, {server_->addr6, 8080}}},
+                                  {"near", {{neighbour_->addr4, 8080}}, "tcp", kTwoleg}}));
+  agent_a_->start();
+  EXPECT_THAT(agent_a_->log(), HasSubstr("2 relayed connections go on here"));
+  nlohmann::json said;
+  EXPECT_TRUE(eventually(
+      kWithinOneSecond, [&] { return !(said = far_client_->say("b")).contains("reply"); },
+      "it is ended"));
+  EXPECT_EQ(said.value("errno", ""), "ECONNRESET") << said;
+  EXPECT_EQ(near_client_->say("b")["reply"], "b") << "it is not by identity";
+}
+
 // A mistake in the unit file, say: what is kept is left to the start that has it mended.
 TEST_F(Restart, AStartThatFailsLosesNothing) {
   open_two();
