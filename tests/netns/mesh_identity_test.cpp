@@ -59,6 +59,31 @@ class MeshIdentity : public TwoNodes {
     EXPECT_TRUE(reached());
   }
 
+  // In the catalog of `at` the workloads of the other node are on a third one.
+  void place_elsewhere(Node& at, Agent& agent) {
+    nlohmann::json nodes = nlohmann::json::array();
+    unsigned number = 1;
+    for (const Node* node : {&*a_, &*b_})
+      nodes.push_back({{"name", node == &at ? node->name() : "elsewhere"},
+                       {"address", fmt::format("172.31.0.{}", number++)},
+                       {"cidrs", {node->cidr4(), node->cidr6()}}});
+    at.write_config("nodes.json", nlohmann::json{{"nodes", nodes}}.dump(2));
+    ASSERT_TRUE(eventually(
+        kSettle,
+        [&] { return agent.status_json()["nodes"].dump().find("elsewhere") != std::string::npos; },
+        "the catalog is applied"));
+  }
+  // An echo server that says whom it accepts, and no leg that is used again.
+  void serve_afresh() {
+    start(services());
+    echo_.emplace(start_server(*server_, {"echo-server", "--port", "8080"}));
+    ASSERT_TRUE(agent_a_->cli({"debug", "set", "mesh-idle-legs=0"}).ok());
+    EXPECT_TRUE(reached());
+    ASSERT_TRUE(eventually(
+        kSettle, [&] { return accepted() == 3; }, "listening, accept, close"));
+  }
+  [[nodiscard]] std::size_t accepted() { return json_lines(echo_->out()).size(); }
+
   std::optional<Process> echo_;
 };
 
@@ -285,6 +310,60 @@ TEST_F(MeshIdentity, AWorkloadThatTheCatalogPlacesElsewhereIsRefused) {
       "the server is somebody else"));
   EXPECT_FALSE(reached());
   EXPECT_EQ(accepted(), seen) << echo_->out();
+}
+
+// It has the service that is asked for, so the server name is right; but by the client's catalog it
+// is that service, and it says that it is another.
+TEST_F(MeshIdentity, AServerOfAnotherIdentityThanTheCatalogSaysIsRefusedByTheClient) {
+  serve_afresh();
+  b_->write_config("services.json", services_json({{"bank", {{server_->addr4, 8081}}},
+                                                   {"caller", {{client_->addr4, 1}}},
+                                                   {"web", {{server_->addr4, 8080}}}}));
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        return agent_b_->status_json()["workloads"].dump().find("svc/bank") != std::string::npos;
+      },
+      "the server is the bank too"));
+  EXPECT_FALSE(reached());
+  EXPECT_EQ(rejected(*agent_a_, "outbound", "identity"), 1);
+  EXPECT_EQ(accepted(), 3u) << echo_->out();
+  EXPECT_EQ(rejected(*agent_b_, "inbound", "identity"), 0);
+}
+
+// The service is right and the root as well; another node than it is on has signed for it.
+TEST_F(MeshIdentity, AServerWhoseCertificateIsOfAnotherNodeIsRefusedByTheClient) {
+  serve_afresh();
+  ASSERT_NO_FATAL_FAILURE(place_elsewhere(*a_, *agent_a_));
+  EXPECT_FALSE(reached());
+  EXPECT_EQ(rejected(*agent_a_, "outbound", "identity"), 1);
+  EXPECT_EQ(accepted(), 3u) << echo_->out();
+}
+
+TEST_F(MeshIdentity, AClientWhoseCertificateIsOfAnotherNodeIsRefused) {
+  serve_afresh();
+  ASSERT_NO_FATAL_FAILURE(place_elsewhere(*b_, *agent_b_));
+  EXPECT_FALSE(reached());
+  EXPECT_TRUE(eventually(
+      kWithinOneSecond, [&] { return rejected(*agent_b_, "inbound", "identity") == 1; },
+      "it is refused and counted"));
+  EXPECT_EQ(accepted(), 3u) << echo_->out();
+}
+
+// The same of a leg that was made before.
+TEST_F(MeshIdentity, ALegIsNotUsedAgainForAnotherNode) {
+  serve();
+  EXPECT_TRUE(reached());
+  const auto idle = [&] { return metric(*agent_a_, "mesh_tls_idle_legs"); };
+  const Labels reused{{"side", "outbound"}, {"kind", "reused"}};
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return idle() >= 1; }, "a leg is kept"));
+  const double before = metric(*agent_a_, "mesh_tls_handshakes_total", reused);
+  ASSERT_NO_FATAL_FAILURE(place_elsewhere(*a_, *agent_a_));
+  ASSERT_GE(idle(), 1);
+  EXPECT_FALSE(reached());
+  EXPECT_EQ(metric(*agent_a_, "mesh_tls_handshakes_total", reused), before);
+  EXPECT_EQ(rejected(*agent_a_, "outbound", "identity"), 1);
 }
 
 TEST_F(MeshIdentity, APodThatTakesTheAddressGetsNothingOfTheOneBefore) {
