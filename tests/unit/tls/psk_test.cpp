@@ -183,6 +183,10 @@ TEST_F(PskTest, RootsOfAnOldEpochKeepNothingWheneverTheContextIsMade) {
   EXPECT_TRUE(resumes());
   scene_.client_epoch = 0;
   EXPECT_FALSE(resumes()) << "nor do they use what others have kept";
+  scene_.client_epoch = std::nullopt;
+  EXPECT_TRUE(resumes());
+  scene_.server_epoch = 0;
+  EXPECT_FALSE(resumes()) << "on the server's side neither";
 }
 
 TEST_F(PskTest, DroppedIdentityTakesItsEntriesAlong) {
