@@ -10,6 +10,12 @@
 #include "mesh/abi.h"
 
 namespace mesh::test {
+namespace {
+
+// Of a number in a key: less than the four bytes that a label has.
+constexpr std::size_t kCounted = 3;
+
+}  // namespace
 
 Result<FullMap> FullMap::fill(const std::string& pin_dir, const std::string& map) {
   const std::string path = fmt::format("{}/v{}/maps/{}", pin_dir, MESH_ABI_VERSION, map);
@@ -25,7 +31,7 @@ Result<FullMap> FullMap::fill(const std::string& pin_dir, const std::string& map
   std::vector<std::byte> key(info.key_size);
   for (std::uint32_t i = 0; i < info.max_entries; ++i) {
     std::memset(key.data(), 0xee, key.size());
-    std::memcpy(key.data(), &i, sizeof i);
+    std::memcpy(key.data(), &i, kCounted);
     if (::bpf_map_update_elem(full.fd_.get(), key.data(), value.data(), BPF_NOEXIST) < 0) {
       if (errno == E2BIG) return full;
       return fail_errno(errno, fmt::format("fill {}", map));

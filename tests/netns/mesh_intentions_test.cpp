@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Intentions between two nodes: the server's side decides, whatever the client's believes.
+#include "tests/netns/full_map.h"
 #include "tests/netns/intentions.h"
 #include "tests/netns/two_nodes.h"
+#include "tests/support/must.h"
 
 namespace mesh::test {
 namespace {
@@ -69,6 +71,50 @@ TEST_F(MeshIntentions, TheServersSideDecidesBeforeTheFirstByte) {
   EXPECT_EQ(run_client(*client_, server_->addr4, 9000)["errno"], "ECONNREFUSED");
   EXPECT_EQ(denied(*agent_a_), 2);
   EXPECT_EQ(denied(*agent_b_), 3);
+}
+
+// Who is new, and whose intention cannot be put in force, is not admitted by those before it. Who
+// has left the catalog is not admitted any more.
+TEST_F(MeshIntentions, HalfAppliedIsClosed) {
+  begin();
+  const TestService web{"web", {{server_->addr4, 8080}}};
+  const TestService caller{"caller", {{client_->addr4, 1}}};
+  const TestService newcomer{"newcomer", {{second_->addr4, 1}}};
+  a_->write_config("services.json", services_json({web, caller, newcomer}));
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        const auto status = agent_a_->status_json();
+        for (const auto& one : status["workloads"])
+          if (one["identity"].dump().find("newcomer") != std::string::npos) return true;
+        return false;
+      },
+      "the newcomer's identity"));
+  ASSERT_EQ(run_client(*client_, vip_, 8080)["reply"], "hello");
+  const std::size_t before = accepted();
+  {
+    const auto names = must(FullMap::fill(b_->pin_dir(), "mesh_names"), "fill");
+    // Not after the intention: it would be in force before there is anybody whom it is for.
+    b_->write_config("services.json", services_json({web, newcomer}));
+    write_intentions(*b_, {{"web", "newcomer", "deny"}});
+    expect_metric(*agent_b_, "mesh_degraded", {{"feature", "datapath"}}, 1);
+    EXPECT_FALSE(run_client(*second_, vip_, 8080).value("ok", true));
+    EXPECT_FALSE(run_client(*client_, vip_, 8080).value("ok", true));
+    EXPECT_EQ(accepted(), before);
+    EXPECT_EQ(metric(*agent_b_, "mesh_degraded", {{"feature", "datapath"}}), 1);
+  }
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        return metric(*agent_b_, "mesh_degraded", {{"feature", "datapath"}}) == 0;
+      },
+      "up to date again"));
+  EXPECT_FALSE(run_client(*second_, vip_, 8080).value("ok", true));
+  EXPECT_EQ(accepted(), before);
+  write_intentions(*b_, {});
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return run_client(*second_, vip_, 8080).value("ok", false); },
+      "it is allowed"));
 }
 
 TEST_F(MeshIntentions, OpenLegsAreResetFromEitherSide) {
