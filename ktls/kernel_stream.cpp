@@ -348,11 +348,13 @@ Io KernelStream::send_alert(int fd, std::uint8_t description) {
   return bytes_of(static_cast<std::size_t>(sent));
 }
 
+// What the kernel says now, and not that the keys were given to it once: without its tls on the
+// socket there is nothing to ask (ENOPROTOOPT), without a key in this direction it says EBUSY.
 Stream::Info KernelStream::info(int fd) const {
   const auto sent = kernel_sequence(fd, state_.cipher, TLS_TX);
   const auto received = kernel_sequence(fd, state_.cipher, TLS_RX);
-  return {traits_of(state_.cipher).suite, true, true, sent.value_or(state_.tx.records),
-          received.value_or(state_.rx.records)};
+  return {traits_of(state_.cipher).suite, sent.has_value(), received.has_value(),
+          sent.value_or(state_.tx.records), received.value_or(state_.rx.records)};
 }
 
 StreamState KernelStream::export_state() const {

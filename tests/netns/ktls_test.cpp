@@ -263,5 +263,19 @@ TEST(KernelArmTest, APeerThatHasClosedByThenIsServedInUserSpace) {
   EXPECT_EQ(read_end(*client->stream, client_fd).kind, Io::Kind::Eof);
 }
 
+// What is shown of a connection is what the kernel says now, and not that it was armed once.
+TEST(KernelInfoTest, ASocketWithoutKeysHasNoneWhateverWeRemember) {
+  Scene scene;
+  auto connected = connect(scene);
+  ASSERT_TRUE(connected);
+  StreamState state = connected->client.stream->export_state();
+  state.tx.records = 3;
+  const KernelStream stream(std::move(state));
+  const auto info = stream.info(connected->pair.client.get());
+  EXPECT_FALSE(info.kernel_tx);
+  EXPECT_FALSE(info.kernel_rx);
+  EXPECT_EQ(info.records_sent, 3u) << "our own count";
+}
+
 }  // namespace
 }  // namespace mesh::ktls::test
