@@ -76,6 +76,29 @@ TEST_F(MeshWire, TsharkSeesTheHandshakeWithBothIdentities) {
             "229\n229\n229\n229\n");
 }
 
+// psk_dhe_ke (RFC 8446, 4.2.9): keys of a resumed leg are not the PSK's alone.
+TEST_F(MeshWire, AHandshakeByPskHasItsOwnKeyExchange) {
+  start(services());
+  Process echo = start_server(*server_, {"echo-server", "--port", "8080", "--quiet"});
+  ASSERT_TRUE(agent_a_->cli({"debug", "set", "mesh-idle-legs=0"}).ok());
+  auto cable = capture();
+  for (int i = 0; i < 2; ++i) ASSERT_EQ(ask()["reply"], kSecret);
+  const Labels by_psk{{"side", "outbound"}, {"kind", "psk"}};
+  ASSERT_EQ(metric(*agent_a_, "mesh_tls_handshakes_total", by_psk), 1);
+  const auto tshark = [&](const std::string& filter, const std::string& field) {
+    return must(run_tool({"tshark", "-n", "-r", cable.stop(), "-d", "tcp.port==15008,tls", "-Y",
+                          filter, "-T", "fields", "-e", field},
+                         {}, kRunLimit),
+                "tshark");
+  };
+  const std::string offered = "tls.handshake.type == 1 && tls.handshake.extension.type == 41";
+  const std::string taken = "tls.handshake.type == 2 && tls.handshake.extension.type == 41";
+  EXPECT_EQ(tshark(offered, "tls.extension.psk_ke_mode"), "1\n") << "nothing but psk_dhe_ke";
+  EXPECT_EQ(tshark(taken, "tls.handshake.extensions.psk.identity.selected"), "0\n");
+  const std::string key = tshark(taken, "tls.handshake.extensions_key_share_key_exchange");
+  EXPECT_GE(key.size(), 64u) << "no key_share: " << key;
+}
+
 TEST_F(MeshWire, AClockThatIsWrongOpensNothing) {
   ShiftedClock clock(b_->work_dir() + "/clock");
   // Before its node's certificate an agent does not start at all, and its pods speak to nobody.
