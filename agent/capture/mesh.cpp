@@ -15,6 +15,8 @@ std::unique_ptr<identity::Source> make_source(boost::asio::io_context& io,
   if (!options.svid_dir.empty()) {
     identity::FileSourceOptions files;
     files.directory = options.svid_dir;
+    files.node_name = options.node_name;
+    files.datacenter = options.datacenter;
     return identity::make_file_source(io, std::move(files));
   }
   identity::NodeCaOptions ca;

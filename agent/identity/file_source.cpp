@@ -46,14 +46,15 @@ class FileSource final : public SourceBase {
   Result<ktls::TrustBundlePtr> read_bundle() {
     auto text = read_trusted_file(path("trust.pem"));
     if (!text) return tl::unexpected(std::move(text).error());
-    std::string name = bundle_ ? trust_domain() : options_.trust_domain;
+    std::string name = trust_domain();
     if (name.empty()) {
       auto roots = ktls::certificates_from_pem(*text, ktls::kMaxRoots);
       if (!roots) return context(std::move(roots).error(), path("trust.pem"));
       auto found = trust_domain_of(roots->front().get());
       if (!found)
-        return fail("{}: {}: the trust domain has to be given", path("trust.pem"),
-                    found.error().what);
+        return fail(
+            "{}: {}: the first root has to name the trust domain (URI SAN spiffe://TRUST-DOMAIN)",
+            path("trust.pem"), found.error().what);
       name = std::move(*found);
     }
     auto bundle = ktls::bundle_from_pem(std::move(name), *text);
@@ -105,7 +106,7 @@ class FileSource final : public SourceBase {
 
   Result<Made> make(const std::string& service) override {
     // The name becomes part of a path.
-    if (!ktls::SpiffeId::of_service(trust_domain(), {"ns", "dc", service}))
+    if (!ktls::SpiffeId::of_service(trust_domain(), id_parts(service)))
       return fail("'{}' cannot be the name of a file", service);
     files_[service] = {stamps_of(service), true};
     if (!files_[service].seen.chain.exists())
@@ -123,7 +124,11 @@ class FileSource final : public SourceBase {
 
   void forget(const std::string& service) override { files_.erase(service); }
 
-  // As a peer would.
+  [[nodiscard]] ktls::ConsulService id_parts(const std::string& service) const {
+    return {"default", options_.datacenter, service};
+  }
+
+  // As a peer would: by the rules, and by what the catalog has for this service on this node.
   Status check(const ktls::Svid& svid, const std::string& service) {
     std::unique_ptr<STACK_OF(X509), void (*)(STACK_OF(X509)*)> behind(
         sk_X509_new_null(), [](STACK_OF(X509) * stack) { sk_X509_free(stack); });
@@ -134,8 +139,14 @@ class FileSource final : public SourceBase {
     if (!peer)
       return fail("peers would refuse it ({}: {})", ktls::to_string(peer.error().reason),
                   peer.error().what);
-    if (const auto named = svid.id.service(); named && named->service != service)
-      return fail("{} is not the identity of service {}", svid.id.uri(), service);
+    const auto expected = ktls::SpiffeId::of_service(trust_domain(), id_parts(service));
+    if (!expected) return tl::unexpected(expected.error());
+    if (svid.id != *expected)
+      return fail("peers would refuse it: {} is not the identity of service {}, which is {}",
+                  svid.id.uri(), service, expected->uri());
+    if (peer->node != options_.node_name)
+      return fail("peers would refuse it: node '{}' has signed it, and this is node '{}'",
+                  peer->node, options_.node_name);
     return {};
   }
 

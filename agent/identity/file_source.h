@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SVIDs that something else renews: a directory with <service>.pem (leaf first, then
-// intermediates), <service>.key (0600) and trust.pem.
+// intermediates), <service>.key (0600) and trust.pem, whose first root names the trust domain.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -15,7 +15,9 @@ namespace mesh::identity {
 
 struct FileSourceOptions {
   std::string directory;
-  std::string trust_domain;              // empty: that of the first root's URI SAN
+  // What peers want to see: the node that has signed, and the datacenter of the ID.
+  std::string node_name;
+  std::string datacenter;
   std::chrono::milliseconds poll{1000};  // of the files
   std::size_t max_identities = kMaxIdentities;
   std::function<std::chrono::system_clock::time_point()> now;  // null: the system clock

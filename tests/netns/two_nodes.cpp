@@ -154,7 +154,10 @@ void TwoNodes::write_catalog(const std::vector<TestService>& services) {
 
 AgentOptions TwoNodes::agent_options(const Node& node) {
   AgentOptions options;
-  options.extra = {"--identity-dir", identity_dir(node)};
+  if (const auto files = node_svid_dir.find(node.name()); files != node_svid_dir.end())
+    options.extra = {"--svid-dir", files->second};
+  else
+    options.extra = {"--identity-dir", identity_dir(node)};
   for (const Node* each : nodes())
     for (const auto& cidr : {each->cidr4(), each->cidr6()}) {
       options.extra.push_back("--mesh-cidr");

@@ -53,6 +53,9 @@ class TwoNodes : public ::testing::Test {
   // More environment of one agent, by the node's name.
   std::map<std::string, std::vector<std::pair<std::string, std::string>>> node_env;
 
+  // SVIDs of one are files of this directory, and not what its CA signs.
+  std::map<std::string, std::string> node_svid_dir;
+
   // A command that starts the agent of one.
   std::map<std::string, std::vector<std::string>> node_under;
 

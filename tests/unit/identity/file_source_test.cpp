@@ -7,6 +7,7 @@
 namespace mesh::identity {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -14,6 +15,8 @@ class FileSource : public ::testing::Test {
  protected:
   void SetUp() override {
     options.directory = dir.path();
+    options.node_name = "node-1";
+    options.datacenter = "dc1";
     options.poll = milliseconds(10);
     options.now = clock.function();
     dir.write("trust.pem", mesh.root().pem());
@@ -69,12 +72,34 @@ TEST_F(FileSource, LoadsOnFirstUse) {
   EXPECT_EQ(node->source->counters().issued, 1u);
 }
 
-TEST_F(FileSource, TakesIdentitiesOfOtherForms) {
-  write("web", leaf("spiffe://example.org/ns/prod/sa/web"));
+// Valid as certificates, and of no use: no peer of this mesh has them in its catalog.
+TEST_F(FileSource, RefusesWhatNoCatalogHas) {
   auto node = running();
-  const auto svid = node->request("web");
-  ASSERT_TRUE(svid) << node->error;
-  EXPECT_EQ(svid->id.uri(), "spiffe://example.org/ns/prod/sa/web");
+  const auto refused = [&](const std::string& uri) {
+    write("web", leaf(uri));
+    node->settle();
+    EXPECT_FALSE(node->request("web")) << uri;
+    return node->error;
+  };
+  const auto other =
+      AllOf(HasSubstr(dir.path("web.pem")),
+            HasSubstr("is not the identity of service web, which is " + mesh.uri("web")));
+  EXPECT_THAT(refused("spiffe://example.org/ns/prod/sa/web"), other);
+  EXPECT_THAT(refused("spiffe://example.org/ns/prod/dc/dc1/svc/web"), other);
+  EXPECT_THAT(refused("spiffe://example.org/ns/default/dc/dc2/svc/web"), other);
+  EXPECT_THAT(refused(mesh.uri("db")), other);
+  auto spec = test::leaf_spec(mesh.uri("web"));
+  spec.not_after = clock.second() + hours(1);
+  const auto elsewhere = test::make_cert(spec, &mesh.node("node-2"));
+  write_key("web", elsewhere.key_pem());
+  dir.write("web.pem", elsewhere.pem() + mesh.node("node-2").pem());
+  node->settle();
+  EXPECT_FALSE(node->request("web"));
+  EXPECT_THAT(node->error, AllOf(HasSubstr(dir.path("web.pem")),
+                                 HasSubstr("node 'node-2' has signed it, and this is node "
+                                           "'node-1'")));
+  write("web", leaf(mesh.uri("web")));
+  EXPECT_TRUE(node->until([&] { return node->svid("web") != nullptr; }));
 }
 
 TEST_F(FileSource, ServesWorkloadsOfThisNodeOnly) {
@@ -239,12 +264,12 @@ TEST_F(FileSource, StartNeedsRoots) {
   auto spec = test::root_spec("example.org");
   spec.san = "";
   dir.write("trust.pem", test::make_cert(spec, nullptr).pem());
-  EXPECT_THAT(start_error(), HasSubstr("trust domain has to be given"));
-  options.trust_domain = "example.org";
-  EXPECT_EQ(start_error(), "started");
-  options.trust_domain = "other.org";
-  dir.write("trust.pem", mesh.root().pem());
+  EXPECT_THAT(start_error(), HasSubstr("the first root has to name the trust domain"));
+  const test::TestMesh other("other.org");
+  dir.write("trust.pem", mesh.root().pem() + other.root().pem());
   EXPECT_THAT(start_error(), HasSubstr("another trust domain"));
+  dir.write("trust.pem", mesh.root().pem());
+  EXPECT_EQ(start_error(), "started");
 }
 
 TEST_F(FileSource, ANameIsNoPath) {
