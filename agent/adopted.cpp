@@ -17,9 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kLook{100};
-constexpr std::chrono::milliseconds kAgain{1000};  // after workers that did not answer
-constexpr std::chrono::seconds kPatience{10};      // from the first catalog on
+constexpr std::chrono::milliseconds kUntilKnown{100};
+constexpr std::chrono::seconds kPatience{10};  // from the first catalog on
 
 class Judge : public std::enable_shared_from_this<Judge> {
  public:
@@ -30,11 +29,13 @@ class Judge : public std::enable_shared_from_this<Judge> {
     const auto view = mesh_.directory()->get();
     if (view && !seen_) seen_ = Clock::now();
     const bool known = view && (mesh_.has_identities() || Clock::now() > *seen_ + kPatience);
-    if (!known || !end_others(*view)) again(known ? kAgain : kLook);
+    if (!known) return look_again();
+    end_others(*view);
   }
 
  private:
-  bool end_others(const capture::MeshView& view) {
+  // Once: a worker that does not answer in time does it when it gets to it.
+  void end_others(const capture::MeshView& view) {
     std::set<std::string> here;
     for (const auto& [address, service] : view.own)
       if (auto id = mesh_.identity_of(address); !id.empty()) here.insert(std::move(id));
@@ -43,14 +44,13 @@ class Judge : public std::enable_shared_from_this<Judge> {
           return c.security && !here.contains(c.security->own_id);
         });
     if (!ended)
-      log::error("identities: {}", ended.error().what);
+      log::warn("identities: {}", ended.error().what);
     else if (*ended != 0)
       log::warn("{} connections of the agent before this one were reset: their identity is gone",
                 *ended);
-    return ended.has_value();
   }
-  void again(std::chrono::milliseconds wait) {
-    timer_.expires_after(wait);
+  void look_again() {
+    timer_.expires_after(kUntilKnown);
     timer_.async_wait([self = shared_from_this()](const boost::system::error_code& code) {
       if (!code) self->look();
     });
