@@ -15,15 +15,15 @@ constexpr unsigned kVerifyAllEvery = 120;  // calls: ten minutes; 0.1 s for 100,
 
 using Ports = decltype(Identities::ports);
 
-// Whether no port lets plaintext in by one and refuses it by the other. Looks only at what the two
-// do not share.
+// Whether no port lets plaintext in by one and is a strict one by the other. Looks only at what the
+// two do not share.
 bool as_permissive(const Ports& before, const Ports& now) {
   for (std::size_t i = 0; i < Ports::kShards; ++i) {
     if (before.shares(i, now)) continue;
     for (const auto& [at, port] : before.shard(i)) {
       if ((port.flags & MESH_SVC_PERMISSIVE) == 0) continue;
       const auto it = now.find(at);
-      if (it == now.end() || (it->second.flags & MESH_SVC_PERMISSIVE) == 0) return false;
+      if (it != now.end() && (it->second.flags & MESH_SVC_PERMISSIVE) == 0) return false;
     }
   }
   return true;

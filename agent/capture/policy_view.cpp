@@ -102,10 +102,10 @@ bool PolicyView::owns(std::uint64_t cookie, const Address& address) const {
   return it != identities_->addrs.end() && it->second.netns == cookie;
 }
 
-bool PolicyView::permissive(const Endpoint& server) const {
+bool PolicyView::strict(const Endpoint& server) const {
   const auto it =
       identities_->ports.find(mesh_port_key{bpf::to_abi(server.address), server.port, 0});
-  return it != identities_->ports.end() && (it->second.flags & MESH_SVC_PERMISSIVE) != 0;
+  return it != identities_->ports.end() && (it->second.flags & MESH_SVC_PERMISSIVE) == 0;
 }
 
 }  // namespace mesh::capture

@@ -47,8 +47,8 @@ class PolicyView {
   [[nodiscard]] std::uint32_t label_of_netns(std::uint64_t cookie) const;
   // Whether the workload in that namespace has the address.
   [[nodiscard]] bool owns(std::uint64_t cookie, const Address& address) const;
-  // Whether plaintext from outside may come in there.
-  [[nodiscard]] bool permissive(const Endpoint& server) const;
+  // Whether a service has that port and lets no plaintext from outside in.
+  [[nodiscard]] bool strict(const Endpoint& server) const;
 
  private:
   std::shared_ptr<const policy::Policy> policy_;

@@ -45,8 +45,9 @@ std::optional<DeniedSocket> judge_plain(const PolicyView& view, const mesh_conn_
   const Endpoint server{bpf::from_abi(c.tuple.local), c.tuple.local_port};
   // A leg of the relay whose record came too late; the relay ends its own.
   if (bpf::from_abi(c.tuple.remote).is_loopback()) return std::nullopt;
-  // Of a pod that is not enrolled (now) nobody is asked.
-  if (!view.owns(c.netns, server.address) || view.permissive(server)) return std::nullopt;
+  // Of a pod that is not enrolled (now) nobody is asked; nor of a port that is no service's (now):
+  // an instance that is taken out of the catalog to drain keeps what is open.
+  if (!view.owns(c.netns, server.address) || !view.strict(server)) return std::nullopt;
   return DeniedSocket{&c, "outside", server, "mesh-inbound: strict"};
 }
 

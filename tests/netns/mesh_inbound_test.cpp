@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What reaches an application that mesh legs reach too: plaintext from outside only if its service
 // says so, and probes of its own node.
+#include <thread>
+
 #include "tests/netns/mesh_programs.h"
 
 namespace mesh::test {
@@ -87,6 +89,27 @@ TEST_F(MeshInbound, WhatAPermissiveServiceLetInEndsWhenItIsStrict) {
                 {{"reason", "strict"}, {"path", "passthrough"}}, 1);
   EXPECT_EQ(mesh.say("after")["reply"], "after");
   EXPECT_EQ(probe.say("after")["reply"], "after");
+}
+
+// Whoever takes an instance out of the catalog to drain it means new connections.
+TEST_F(MeshInbound, AnInstanceThatLeavesTheCatalogKeepsWhatIsOpen) {
+  cable_.reset();
+  Outside& outside = b_->add_outside("o");
+  Process open = start_server(*server_, {"echo-server", "--port", "8082"});
+  InteractiveClient plain(outside, server_->addr4, 8082);
+  ASSERT_EQ(plain.say("before")["reply"], "before");
+  auto services = more_services();
+  services.erase(services.begin());
+  services.push_back({"caller", {{client_->addr4, 1}, {client_->addr6, 1}}});
+  write_catalog(services);
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        return run_client(outside, server_->addr4, 8082).value("errno", "") == "ECONNREFUSED";
+      },
+      "nobody new comes in"));
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // a walk would be over
+  EXPECT_EQ(plain.say("after")["reply"], "after");
 }
 
 // A gRPC client and server of their own kind, with the calls of a kubelet's gRPC probe.
