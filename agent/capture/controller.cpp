@@ -108,6 +108,9 @@ void Controller::thaw() {
   if (!frozen_) return;
   frozen_ = false;
   apply_all_ = true;
+  // By the successor's maps others were let in.
+  judged_.reset();
+  judged_nodes_.reset();
   named_ = 0;
   for (auto& what : std::exchange(deferred_, {})) what();
   schedule_apply();
@@ -130,7 +133,10 @@ void Controller::on_found(const workload::Workload& workload) {
     return;
   }
   if (const auto it = not_enrolled_.find(workload.cookie); it != not_enrolled_.end()) {
-    if (!it->second.lost.empty()) datapath_.count_reattached(inbound_of(workload));
+    if (!it->second.lost.empty()) {
+      datapath_.count_reattached(inbound_of(workload));
+      judge_again_ = true;  // what came in while nobody's program was there
+    }
     not_enrolled_.erase(it);
   }
   std::vector<std::string> addresses;
@@ -158,10 +164,12 @@ void Controller::keep_inbound() {
     if (!enrolled.handle || !datapath_.programs().inbound_detached(cookie)) continue;
     const std::string what = inbound_of(enrolled.workload);
     auto status = datapath_.programs().attach_inbound(cookie, enrolled.handle->fd.get());
-    if (status)
+    if (status) {
       datapath_.count_reattached(what);
-    else
+      revoker_.wake();  // for what came in meanwhile
+    } else {
       lost.emplace(cookie, NotEnrolled{enrolled.workload, what + ": " + status.error().what});
+    }
   }
   for (auto& [cookie, one] : lost) {
     const auto reset = withdraw(cookie);

@@ -175,6 +175,22 @@ TEST_F(Detached, SockopsComesBackUnderLoad) {
   expect_nothing_in_clear();
 }
 
+// Strict means more than that nobody else comes in.
+TEST_F(Detached, WhatCameInWhileNobodyLookedEndsWhenSomebodyDoes) {
+  Outside& outside = b_->add_outside("o");
+  ASSERT_EQ(run_client(outside, server_->addr4, 8080)["errno"], "ECONNREFUSED");
+  ::kill(agent_b_->pid(), SIGSTOP);
+  detach(*b_, "netns-");
+  InteractiveClient plain(outside, server_->addr4, 8080);
+  const auto reply = plain.say("in clear");
+  ::kill(agent_b_->pid(), SIGCONT);
+  ASSERT_EQ(reply["reply"], "in clear") << "or there is nothing to end: " << reply;
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return plain.say("more").value("errno", "none") != "none"; }, "it is ended"));
+  expect_metric(*agent_b_, "mesh_revoked_connections_total",
+                {{"reason", "strict"}, {"path", "passthrough"}}, 1);
+}
+
 TEST_F(Detached, TheProgramsOfThePodsComeBackUnderLoad) {
   start_load();
   expect_everybody_is_served();
