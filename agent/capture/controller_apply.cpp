@@ -40,9 +40,19 @@ bool decides_alike(const PolicyView* before, const PolicyView& now) {
          a.netns == b.netns;
 }
 
-// Nor anybody be somebody else, or of another node.
+// Nor any address that somebody had be somebody else's: pods that come and go are no reason to walk
+// over all that is open.
 bool places_alike(const PolicyView* before, const PolicyView& now) {
-  return before != nullptr && before->identities().addrs == now.identities().addrs;
+  if (before == nullptr) return false;
+  const auto& was = before->identities().addrs;
+  const auto& is = now.identities().addrs;
+  for (std::size_t i = 0; i < was.kShards; ++i) {
+    if (was.shares(i, is)) continue;
+    for (const auto& [address, owner] : was.shard(i))
+      if (const auto it = is.find(address); it != is.end() && it->second.label != owner.label)
+        return false;
+  }
+  return true;
 }
 
 struct Part {
