@@ -253,6 +253,12 @@ void Connection::note_failure(const Leg& leg, int errnum, Doing doing) {
   }
 }
 
+void Connection::count_record_failure() {
+  if (record_failure_)
+    handshakes(secure_side_).records[static_cast<std::size_t>(*record_failure_)].add();
+  record_failure_.reset();
+}
+
 Connection::Step Connection::failed(const Leg& leg, int errnum, Doing doing) {
   note_failure(leg, errnum, doing);
   return Step::Failed;
@@ -281,8 +287,7 @@ void Connection::end(End how) {
   if (end_ != End::None) return;
   end_ = how;
   Counters& counters = worker_.counters();
-  if (record_failure_)
-    handshakes(secure_side_).records[static_cast<std::size_t>(*record_failure_)].add();
+  count_record_failure();
   if (how == End::Completed || how == End::IdleClosed || how == End::HandedOver) {
     (how == End::Completed    ? counters.completed
      : how == End::IdleClosed ? counters.idle_closed
@@ -349,8 +354,15 @@ void Connection::go_idle() {
 }
 
 void Connection::leg_failed(Leg& leg, int errnum) {
-  note_failure(leg, errnum, Doing::Writing);
-  if (idle_) return end(record_failure_ ? End::Reset : End::IdleClosed);
+  // Where nobody will read: the kernel's records may have failed.
+  const auto ask_why = [&] {
+    if (leg.stream() != nullptr && leg.is_open())
+      note_failure(leg, leg.connect_error(), Doing::Writing);
+  };
+  if (idle_) {
+    ask_why();
+    return end(record_failure_ ? End::Reset : End::IdleClosed);
+  }
   if (shaking_ == &leg)
     return handshake_failed(&leg == &server_leg_ ? Side::Outbound : Side::Inbound,
                             {ktls::HandshakeFailure::PeerClosed, std::nullopt, "connection reset"});
@@ -376,6 +388,7 @@ void Connection::leg_failed(Leg& leg, int errnum) {
     // Behind an RST a read finds the end of the stream: that is no truncation.
     if (record_failure_ == RecordFailure::Truncated) record_failure_.reset();
   }
+  if (end_ == End::None) ask_why();
   end(End::Reset);
 }
 

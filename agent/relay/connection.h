@@ -175,6 +175,7 @@ class Connection final : private LegOwner, private Timed {
   // A read or write of this leg failed: of a mesh leg, whether that was its peer's records.
   enum class Doing : std::uint8_t { Reading, Writing };
   void note_failure(const Leg& leg, int errnum, Doing doing);
+  void count_record_failure();
   Step failed(const Leg& leg, int errnum, Doing doing);
   static void return_pipe(PipePool& pool, Flow& flow);
 

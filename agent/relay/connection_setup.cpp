@@ -120,6 +120,7 @@ Task<bool> Connection::request_server_again() {
   made_.accepted.fresh = true;
   server_leg_.forget();
   server_error_ = 0;
+  count_record_failure();
   security_.reset();
   // The rest of this batch of events is for the leg that has gone.
   co_await worker_.yield();
