@@ -21,8 +21,8 @@ tl::expected<relay::Dialed, relay::DialFailure> RelayDialer::dial(const relay::A
   // A resolver is where another socket with the same port wanted to go, to the agent's responder.
   if (!*target || ((*target)->flags & MESH_TARGET_DNS) != 0) {
     // Somebody inside the pod connected to the agent's port directly, or the client has gone
-    // already; as one may that waited for its turn.
-    if (accepted.turn == nullptr || !accepted.turn->waited())
+    // already; as one may that waited for its turn, or for a second leg.
+    if (!accepted.fresh && (accepted.turn == nullptr || !accepted.turn->waited()))
       datapath_.count_denied(MESH_DENY_NO_IDENTITY);
     return failure(DialReason::NoRecord, Error{{}, "no record of where the client wanted to go"});
   }

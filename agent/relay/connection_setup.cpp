@@ -235,6 +235,8 @@ Task<bool> Connection::connect_server(Dialed dialed) {
   const int errnum = server_error_;
   if (errnum == ECONNRESET || errnum == EPIPE) {
     // A refused connect is ECONNREFUSED. These two mean that the server took it and then reset it.
+    // Another agent is told, or it would try again over a new leg.
+    (void)co_await reply({false, DialReason::Unreachable});
     end(End::Reset);
     co_return false;
   }
