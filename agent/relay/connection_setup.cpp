@@ -67,11 +67,14 @@ Task<bool> Connection::set_up() {
   if (made_.taken && !made_.taken->from.state.idle) co_return take_over();
   made_.accepted.client_fd = made_.client.get();
   if (made_.taken) client_leg_.share();
+  // First the stream: how a leg ends depends on it.
+  const bool resumed = made_.stream != nullptr;
+  if (resumed) client_leg_.secure(std::move(made_.stream));
   if (!client_leg_.open(std::move(made_.client), false)) {
     dial_failed(DialReason::Resources);
     co_return false;
   }
-  if (made_.stream) {
+  if (resumed) {
     const bool asked = co_await resume_client();
     if (!asked) co_return false;
   } else {
@@ -132,7 +135,6 @@ Task<bool> Connection::request_server_again() {
 Task<bool> Connection::resume_client() {
   secure_side_ = Side::Inbound;
   security_ = made_.accepted.security;
-  client_leg_.secure(std::move(made_.stream));
   // The connection before this one made it: off its stack first.
   idle_ = true;
   co_await worker_.yield();
