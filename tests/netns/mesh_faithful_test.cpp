@@ -40,10 +40,9 @@ class MeshFaithful : public TwoNodes, public ::testing::WithParamInterface<std::
   // Most of it to the one address, some to the other, which is of the other family.
   void expect_every_way(const std::string& one, const std::string& other) {
     SCOPED_TRACE(one);
-    const std::uint64_t bulk = (in_guest() ? 8 : 64) * kMiB;
-    // In a guest without KVM a second moves a few MiB.
     // Emulated AES takes minutes for what a processor does in a second.
     const bool emulated = in_guest() && GetParam() == "agent";
+    const std::uint64_t bulk = (emulated ? 8 : 64) * kMiB;
     const std::uint64_t both = long_form() ? (emulated ? 128 : 1024) * kMiB : bulk;
     expect_exchange(one, 9000,
                     {.to_server = both, .to_client = both, .limit = long_form() ? 1800s : 200s});
