@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "agent/base/unique_fd.h"
-#include "agent/capture/mesh_view.h"
 #include "ktls/handshake.h"
+#include "tests/fuzz/fuzz_view.h"
 #include "tests/unit/tls/pki.h"
 
 namespace {
@@ -34,11 +34,9 @@ struct World {
   std::shared_ptr<PskStore> server_psks = std::make_shared<PskStore>(4);
   ContextPtr client;
   ContextPtr server;
-  mesh::capture::MeshView view;
+  mesh::capture::MeshView view = mesh::test::view_of({"db"});
 
   World() {
-    view.trust_domain = "mesh.test";
-    view.datacenter = "dc1";
     ContextOptions options;
     options.kernel = false;
     client = *make_context(ca.issue("web"), ca.bundle(), client_psks, 0, options);
@@ -62,7 +60,8 @@ bool over(Step step) { return step == Step::Done || step == Step::Failed; }
 std::unique_ptr<Handshake> new_server(const World& world, int fd) {
   auto made = server_handshake(
       [&world](std::string_view sni) {
-        return mesh::capture::service_of_sni(world.view, sni) == "db" ? world.server : nullptr;
+        const auto* service = mesh::capture::service_of_sni(world.view, sni, mesh::test::kServer);
+        return service != nullptr ? world.server : nullptr;
       },
       {"mesh"}, fd);
   require(made.has_value());

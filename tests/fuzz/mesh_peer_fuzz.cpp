@@ -9,8 +9,9 @@
 #include <string>
 #include <string_view>
 
-#include "agent/capture/mesh_view.h"
+#include "agent/base/ascii.h"
 #include "agent/relay/mesh_message.h"
+#include "tests/fuzz/fuzz_view.h"
 
 namespace {
 
@@ -47,22 +48,21 @@ void reply(const std::uint8_t* data, std::size_t size) {
 }
 
 void sni(const std::uint8_t* data, std::size_t size) {
-  static const mesh::capture::MeshView view = [] {
-    mesh::capture::MeshView made;
-    made.trust_domain = "mesh.test";
-    made.datacenter = "dc1";
-    return made;
-  }();
+  using mesh::ascii::lower_case;
+  static const mesh::capture::MeshView view = mesh::test::view_of({"db", "Web", "w", "a.b", "-"});
   const std::string name(reinterpret_cast<const char*>(data), size);
   // As it is, and with the suffix that it is so hard to guess.
   for (const auto& asked : {name, mesh::capture::sni_of(view, name)}) {
-    const auto service = mesh::capture::service_of_sni(view, asked);
-    if (!service) continue;
-    require(!service->empty() && service->size() < asked.size());
-    require(mesh::capture::sni_of(view, *service) == asked);
+    const auto* service = mesh::capture::service_of_sni(view, asked, mesh::test::kServer);
+    if (service == nullptr) continue;
+    require(lower_case(mesh::capture::sni_of(view, service->name)) == lower_case(asked));
   }
-  require(name.empty() ||
-          mesh::capture::service_of_sni(view, mesh::capture::sni_of(view, name)) == name);
+  const auto* service =
+      mesh::capture::service_of_sni(view, mesh::capture::sni_of(view, name), mesh::test::kServer);
+  bool known = false;
+  for (const auto& [known_name, one] : view.catalog->services())
+    known = known || lower_case(known_name) == lower_case(name);
+  require((service != nullptr) == known);
 }
 
 }  // namespace
