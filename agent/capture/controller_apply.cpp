@@ -15,15 +15,15 @@ constexpr unsigned kVerifyAllEvery = 120;  // calls: ten minutes; 0.1 s for 100,
 
 using Ports = decltype(Identities::ports);
 
-// Whether no port lets plaintext in by one and is a strict one by the other. Looks only at what the
-// two do not share.
-bool as_permissive(const Ports& before, const Ports& now) {
+// Whether no port is strict that was not. One that was nobody's may have been permissive before:
+// what came in then stayed when it left the catalog. Looks only at what the two do not share.
+bool as_strict(const Ports& before, const Ports& now) {
   for (std::size_t i = 0; i < Ports::kShards; ++i) {
     if (before.shares(i, now)) continue;
-    for (const auto& [at, port] : before.shard(i)) {
-      if ((port.flags & MESH_SVC_PERMISSIVE) == 0) continue;
-      const auto it = now.find(at);
-      if (it != now.end() && (it->second.flags & MESH_SVC_PERMISSIVE) == 0) return false;
+    for (const auto& [at, port] : now.shard(i)) {
+      if ((port.flags & MESH_SVC_PERMISSIVE) != 0) continue;
+      const auto it = before.find(at);
+      if (it == before.end() || (it->second.flags & MESH_SVC_PERMISSIVE) != 0) return false;
     }
   }
   return true;
@@ -32,7 +32,7 @@ bool as_permissive(const Ports& before, const Ports& now) {
 // Whether nothing that is open can be allowed by one and denied by the other.
 bool decides_alike(const PolicyView* before, const PolicyView& now) {
   if (before == nullptr) return false;  // an earlier agent may have let in what this one does not
-  if (now.trivial()) return as_permissive(before->identities().ports, now.identities().ports);
+  if (now.trivial()) return as_strict(before->identities().ports, now.identities().ports);
   if (&before->table() != &now.table() && !(before->table() == now.table())) return false;
   const Identities& a = before->identities();
   const Identities& b = now.identities();
@@ -40,16 +40,17 @@ bool decides_alike(const PolicyView* before, const PolicyView& now) {
          a.netns == b.netns;
 }
 
-// Nor any address that somebody had be somebody else's: pods that come and go are no reason to walk
-// over all that is open.
+// Nor any address be somebody's whose it was not: a connection of the one who had it earlier stays
+// when he leaves the catalog, and ends when it is somebody else's. Pods that go are no reason to
+// walk over all that is open.
 bool places_alike(const PolicyView* before, const PolicyView& now) {
   if (before == nullptr) return false;
   const auto& was = before->identities().addrs;
   const auto& is = now.identities().addrs;
   for (std::size_t i = 0; i < was.kShards; ++i) {
     if (was.shares(i, is)) continue;
-    for (const auto& [address, owner] : was.shard(i))
-      if (const auto it = is.find(address); it != is.end() && it->second.label != owner.label)
+    for (const auto& [address, owner] : is.shard(i))
+      if (const auto it = was.find(address); it == was.end() || it->second.label != owner.label)
         return false;
   }
   return true;

@@ -258,6 +258,11 @@ TEST_F(MeshIdentity, AnOpenConnectionEndsWhenItsAddressIsAnothersButNotWhenItIsN
       kSettle, [&] { return reached(); }, "it is back"));
   EXPECT_EQ(client.say("again")["reply"], "again");
   EXPECT_EQ(misplaced(), 0);
+  // Nobody's in between, as when a pod is replaced, makes no difference.
+  at_b({{"web", {{server_->addr4, 8080}}}});
+  ASSERT_TRUE(eventually(
+      kSettle, [&] { return !reached(); }, "withdrawn"));
+  EXPECT_EQ(client.say("for now")["reply"], "for now");
   at_b({{"stranger", {{client_->addr4, 1}}}, {"web", {{server_->addr4, 8080}}}});
   EXPECT_TRUE(eventually(
       kWithinOneSecond, [&] { return misplaced() == 1; }, "it is ended"));

@@ -110,6 +110,11 @@ TEST_F(MeshInbound, AnInstanceThatLeavesTheCatalogKeepsWhatIsOpen) {
       "nobody new comes in"));
   std::this_thread::sleep_for(std::chrono::seconds(1));  // a walk would be over
   EXPECT_EQ(plain.say("after")["reply"], "after");
+  // It comes back, and no plaintext is for it.
+  services.push_back({"open", {{server_->addr4, 8082}}});
+  write_catalog(services);
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return plain.say("more").value("errno", "none") != "none"; }, "it is ended"));
 }
 
 // A gRPC client and server of their own kind, with the calls of a kubelet's gRPC probe.
