@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What must not get through, each refusal with its reason; and what must pass beside it.
+#include <thread>
+
 #include "tests/netns/mesh_test.h"
 #include "tests/support/must.h"
 
@@ -201,6 +203,30 @@ TEST_F(Deny, PermissiveServiceTakesOutsideTraffic) {
   });
   expect_metric("mesh_connections_opened_total",
                 {{"reporter", "destination"}, {"source", "outside"}, {"destination", "open"}}, 2);
+}
+
+// By way of being nobody's, when what is open stays (an instance that drains).
+TEST_F(Deny, APortThatComesBackAsAStrictOneKeepsNoPlaintext) {
+  const auto with_open = [&](std::optional<std::map<std::string, std::string>> meta) {
+    std::vector<TestService> services{{"caller", {{client_->addr4, 1}}},
+                                      {"web", {{server_->addr4, 8080}}}};
+    if (meta) services.push_back({"open", {{server_->addr4, 8082}}, "tcp", *meta});
+    return services;
+  };
+  InteractiveClient plain(*outside_, server_->addr4, 8082);
+  ASSERT_EQ(plain.say("before")["reply"], "before");
+  apply(with_open(std::nullopt));
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] { return failure(run_client(*outside_, server_->addr4, 8082)) == "ECONNREFUSED"; },
+      "nobody new comes in"));
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // walks for earlier changes are over
+  EXPECT_EQ(plain.say("meanwhile")["reply"], "meanwhile");
+  apply(with_open(std::map<std::string, std::string>{}));
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return failure(plain.say("after")) != "none"; }, "it is ended"));
+  expect_metric("mesh_revoked_connections_total", {{"reason", "strict"}, {"path", "passthrough"}},
+                1);
 }
 
 TEST_F(Deny, VipFromTheNodeItself) {
