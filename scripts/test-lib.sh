@@ -146,6 +146,7 @@ print_summary() {
   fi
   printf '\n%-12s %8s %8s %8s %8s %8s\n' rung passed failed skipped unstable seconds
   printf '%s\n' "${rung_rows[@]}"
+  printf '%-12s %44d\n' "in all" "$SECONDS"
   printf '\n%d passed, %d failed' "$total_passed" "$total_failed"
   if ((total_skipped > 0)); then
     printf ', %d skipped' "$total_skipped"

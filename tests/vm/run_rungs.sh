@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What scripts/test.sh runs in a guest: the smoke test, then the tests that need a kernel (ctest labels
-# bpfrun and netns, with MESH_LONG netnsnative too) from a build directory of the host, then a look for what they left
-# behind.
+# bpfrun and netns but for the agent's own, with MESH_LONG all and netnsnative too) from a build directory of the host,
+# then a look for what they left behind.
 #
 # Usage: scripts/vm/run.sh --share RESULTS -- tests/vm/run_rungs.sh BUILD_DIR RESULTS [CTEST_ARG...]
 # Leaves in RESULTS: smoke.txt and leftovers.txt (PASS/FAIL lines), ctest.xml (JUnit), ctest.xml.again of up to three
@@ -27,7 +27,17 @@ export MESH_REQUIRE_ROOT=1
 "$here/smoke_test.sh" | tee "$results/smoke.txt" || failed=1
 
 labels='bpfrun|netns'
-chosen=()
+# Of the agent rather than of the kernel, and minutes of an emulated processor: natively always, here with MESH_LONG.
+agents_own=(
+  'bpfrun\.(BalanceTest|Kinds/SourceTest)\.(LeastRequestIsByWeight|.*(Wrap|AtRandom|Family|Mixed|Adopted|FewMove))'
+  'netns\.DiscoveryTest\.(StartsOnce|StopsWithout|LoopbackAnd|ItsOwn|AnAddressOnTwo)'
+  'netns\.LifetimeTest\.More'
+  'netns\.Lifecycle\.(BadConfig|SecondAgent|DrainEnds|NoRuleOf)'
+  'netns\.OwnCgroup\.(Moved|OneThatIs|Preflight)'
+  'netns\.HttpReporters\.TheNodeItself'
+  'netns\.(ThreeNodesThief|TwoNodes)\.'
+)
+chosen=(-E "^($(IFS='|' && echo "${agents_own[*]}"))")
 if [[ -n ${MESH_LONG:-} ]]; then
   # All but what is about etcd and files rather than a kernel.
   labels+='|netnsnative'
