@@ -43,7 +43,7 @@ class MeshFaithful : public TwoNodes, public ::testing::WithParamInterface<std::
     // Emulated AES takes minutes for what a processor does in a second.
     const bool emulated = in_guest() && GetParam() == "agent";
     const std::uint64_t bulk = (emulated ? 8 : 64) * kMiB;
-    const std::uint64_t both = long_form() ? (emulated ? 128 : 1024) * kMiB : bulk;
+    const std::uint64_t both = long_form() ? 1024 * kMiB : bulk;
     expect_exchange(one, 9000,
                     {.to_server = both, .to_client = both, .limit = long_form() ? 1800s : 200s});
     expect_exchange(other, 9001,
