@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "agent/base/result.h"
-#include "agent/base/unique_fd.h"
+#include "agent/base/sock_diag.h"
 #include "mesh/abi.h"
 
 namespace mesh::capture {
@@ -20,10 +20,9 @@ class SocketDestroyer {
   Result<bool> destroy(const mesh_tuple& tuple, std::uint64_t cookie, std::uint32_t bound_if);
 
  private:
-  explicit SocketDestroyer(UniqueFd fd) : fd_(std::move(fd)) {}
+  explicit SocketDestroyer(SockDiag diag) : diag_(std::move(diag)) {}
 
-  UniqueFd fd_;
-  std::uint32_t sequence_ = 0;
+  SockDiag diag_;
 };
 
 // Whether this kernel can (CONFIG_INET_DIAG_DESTROY): tried on a socket pair of our own.
