@@ -128,7 +128,7 @@ void App::add_admin_commands() {
     return admin::status_report(sources());
   });
   admin_server_->handle("connections", [this](const nlohmann::json&) {
-    return admin::connections_report(*datapath_, *relay_);
+    return admin::connections_report(*datapath_, *relay_, *controller_);
   });
   admin_server_->handle("intention", [this](const nlohmann::json& request) {
     return admin::answer_intention(*controller_, *datapath_, request);
@@ -154,7 +154,7 @@ void App::add_debug_pages() {
     return page(admin::status_report(sources()));
   });
   add("connections", [this, page]() -> Result<metrics::DebugPage> {
-    auto report = admin::connections_report(*datapath_, *relay_);
+    auto report = admin::connections_report(*datapath_, *relay_, *controller_);
     if (!report) return tl::unexpected(std::move(report).error());
     return page(*report);
   });

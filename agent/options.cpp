@@ -367,7 +367,9 @@ tl::expected<Options, Exit> parse_options(int argc, const char* const* argv) {
   add_json(command("status",
                    "Show the running agent: workloads, services with their VIPs, degraded features",
                    Command::ShowStatus));
-  add_json(command("connections", "List open mesh connections with path, names and bytes",
+  add_json(command("connections",
+                   "List open mesh connections with path, names, bytes and, by the kernel's own "
+                   "account, who makes their TLS records",
                    Command::ShowConnections));
   command("cleanup", "Detach and unpin everything, of any version; open local connections go on",
           Command::Cleanup);

@@ -377,7 +377,7 @@ show_accelerated() {
   ask connections | grep -E 'REPORTER|fast' | indent
   redirected=$(ask connections --json | python3 -c '
 import json, sys
-redirected = [c.get("sockmap_redirected_bytes", 0) for c in json.load(sys.stdin) if c["destination"] == "fast"]
+redirected = [c.get("sockmap_redirected_bytes", 0) for c in json.load(sys.stdin)["connections"] if c["destination"] == "fast"]
 print(max(redirected, default=0))')
   note "what came in over the server's interface: $plain bytes for echo, $fast bytes for fast;"
   note "$redirected bytes of fast, both directions, went past TCP (kernel $(uname -r))"

@@ -86,14 +86,26 @@ void print_status(const json& status) {
   }
 }
 
-void print_connections(const json& connections) {
-  fmt::print("{:<12} {:<18} {:<18} {:<11} {:<24} {:<24} {:>10} {:>10}\n", "REPORTER", "SOURCE",
-             "DESTINATION", "PATH", "LOCAL", "PEER", "SENT", "RECEIVED");
-  for (const auto& c : connections)
-    fmt::print("{:<12} {:<18} {:<18} {:<11} {:<24} {:<24} {:>10} {:>10}\n",
+// Who makes the records of the mesh leg behind a connection, by what the kernel says.
+std::string_view record_maker(const json& connection) {
+  const auto tls = connection.find("tls");
+  if (tls == connection.end()) return "-";
+  const auto ulp = tls->find("ulp");
+  if (ulp == tls->end()) return "unknown";
+  if (ulp->is_null() || (*ulp)["name"] != "tls") return "agent";
+  if (!ulp->contains("tx") || !ulp->contains("rx")) return "unknown";
+  const bool tx = (*ulp)["tx"] != "none", rx = (*ulp)["rx"] != "none";
+  return tx && rx ? "kernel" : tx ? "kernel-tx" : rx ? "kernel-rx" : "agent";
+}
+
+void print_connections(const json& report) {
+  fmt::print("{:<12} {:<18} {:<18} {:<11} {:<24} {:<24} {:<9} {:>10} {:>10}\n", "REPORTER",
+             "SOURCE", "DESTINATION", "PATH", "LOCAL", "PEER", "RECORDS", "SENT", "RECEIVED");
+  for (const auto& c : report["connections"])
+    fmt::print("{:<12} {:<18} {:<18} {:<11} {:<24} {:<24} {:<9} {:>10} {:>10}\n",
                c["reporter"].get<std::string>(), c["source"].get<std::string>(),
                c["destination"].get<std::string>(), c["path"].get<std::string>(),
-               c["local"].get<std::string>(), c["peer"].get<std::string>(),
+               c["local"].get<std::string>(), c["peer"].get<std::string>(), record_maker(c),
                bytes_text(c["sent_bytes"].get<std::uint64_t>()),
                bytes_text(c["received_bytes"].get<std::uint64_t>()));
 }

@@ -173,11 +173,12 @@ json status_report(const ReportSources& s) {
           {"programs", std::move(programs)}};
 }
 
-Result<json> connections_report(const bpf::Datapath& datapath, relay::Pool& relay) {
+Result<json> connections_report(const bpf::Datapath& datapath, relay::Pool& relay,
+                                const capture::Controller& controller) {
   auto connections = datapath.connections();
   if (!connections) return tl::unexpected(std::move(connections).error());
   json all = json::array();
-  const TlsReport tls(relay);
+  const TlsReport tls(relay, controller.netns());
   for (const auto& c : *connections) {
     const Endpoint local{bpf::from_abi(c.tuple.local), c.tuple.local_port};
     const Endpoint remote{bpf::from_abi(c.tuple.remote), c.tuple.remote_port};
@@ -198,7 +199,11 @@ Result<json> connections_report(const bpf::Datapath& datapath, relay::Pool& rela
     if (auto leg = tls.of(c); !leg.is_null()) one["tls"] = std::move(leg);
     all.push_back(std::move(one));
   }
-  return all;
+  json namespaces = tls.namespaces();
+  for (const auto& workload : controller.node().workloads)
+    if (auto at = namespaces.find(std::to_string(workload.cookie)); at != namespaces.end())
+      (*at)["workload"] = workload.hint;
+  return json{{"connections", std::move(all)}, {"namespaces", std::move(namespaces)}};
 }
 
 }  // namespace mesh::admin

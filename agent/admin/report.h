@@ -25,6 +25,7 @@ struct ReportSources {
 };
 
 nlohmann::json status_report(const ReportSources& sources);
-Result<nlohmann::json> connections_report(const bpf::Datapath& datapath, relay::Pool& relay);
+Result<nlohmann::json> connections_report(const bpf::Datapath& datapath, relay::Pool& relay,
+                                          const capture::Controller& controller);
 
 }  // namespace mesh::admin

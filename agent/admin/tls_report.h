@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "agent/admin/kernel_report.h"
 #include "agent/bpf/datapath.h"
 #include "agent/relay/pool.h"
 
@@ -14,17 +15,20 @@ namespace mesh::admin {
 class TlsReport {
  public:
   // A table that cannot be had (the relay does not answer) is an empty one.
-  explicit TlsReport(relay::Pool& relay);
+  TlsReport(relay::Pool& relay, const capture::NetnsDirectory& directory);
   // Null for a connection that has no mesh leg here.
   [[nodiscard]] nlohmann::json of(const mesh_conn_info& connection) const;
   // Mesh legs that wait for their next connection.
   [[nodiscard]] std::size_t idle() const { return idle_; }
+  // See KernelReport.
+  [[nodiscard]] nlohmann::json namespaces() const { return kernel_.namespaces(); }
 
  private:
   using Key = std::pair<std::uint64_t, Endpoint>;  // netns cookie, our end or the client's
   std::map<Key, relay::ConnectionRecord> by_client_;
   std::map<Key, relay::ConnectionRecord> by_server_;
   std::size_t idle_ = 0;
+  KernelReport kernel_;
 };
 
 }  // namespace mesh::admin

@@ -87,6 +87,7 @@ class Controller {
   // A catalog has been in the maps.
   [[nodiscard]] bool catalog_applied() const { return catalog_applied_; }
   [[nodiscard]] const NodeState& node() const { return node_; }
+  [[nodiscard]] const NetnsDirectory& netns() const { return *directory_; }
   // What the hooks decide by; null before the first catalog.
   [[nodiscard]] std::shared_ptr<const PolicyView> policy() const { return policy_->get(); }
   [[nodiscard]] const Revoker& revoker() const { return revoker_; }

@@ -155,6 +155,28 @@ class MeshFaithful : public TwoNodes, public ::testing::WithParamInterface<std::
     return text;
   }
 
+  // Of every leg, or says of which not: 10,000 may take an emulated processor longer than there is.
+  void expect_kernel_knows(Agent& agent, unsigned count) {
+    const bool kernel = GetParam() == "kernel" && kernel_makes_records();
+    unsigned known = 0, unknown = 0;
+    std::string why;
+    for (const auto& one : agent.connections_json()) {
+      const auto tls = one.value("tls", nlohmann::json::object());
+      if (tls.contains("ulp_unknown")) {
+        ++unknown;
+        why = tls["ulp_unknown"];
+      } else if (tls.contains("ulp")) {
+        ++known;
+        EXPECT_EQ(!tls["ulp"].is_null(), kernel) << tls;
+      }
+    }
+    EXPECT_EQ(known + unknown, count);
+    if (long_form() && in_guest())
+      EXPECT_GT(known, 0u) << why;
+    else
+      EXPECT_EQ(unknown, 0u) << why;
+  }
+
   void expect_many_open() {
     Process echo = start_server(*server_, {"echo-server", "--port", "8008", "--epoll", "--quiet"});
     const unsigned count = within_descriptors(long_form() ? 10'000 : in_guest() ? 200 : 1'000);
@@ -167,6 +189,7 @@ class MeshFaithful : public TwoNodes, public ::testing::WithParamInterface<std::
     EXPECT_TRUE(held["ok"]) << held << what_is_known_of(held["local"]);
     EXPECT_EQ(held["open"], count) << held;
     EXPECT_EQ(metric(*agent_a_, "mesh_relay_connections_active"), count);
+    for (auto* agent : {&*agent_a_, &*agent_b_}) expect_kernel_knows(*agent, count);
     holding.close_stdin();
     const auto status = holding.wait(60s);
     ASSERT_TRUE(status) << status.error().what;

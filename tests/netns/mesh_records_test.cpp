@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who makes the TLS records of a mesh leg: the kernel where it can, and what shows it; the agent
 // where it cannot or may not; and the two with each other.
+#include <algorithm>
+#include <sstream>
+
 #include "tests/netns/two_nodes.h"
 
 namespace mesh::test {
@@ -10,6 +13,13 @@ std::size_t occurrences(const std::string& text, const std::string& part) {
   std::size_t count = 0;
   for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
   return count;
+}
+
+// The kernel's name of what a suite encrypts with: "AES-128-GCM" of "TLS_AES_128_GCM_SHA256".
+std::string kernel_cipher(const std::string& suite) {
+  std::string name = suite.substr(4, suite.rfind('_') - 4);
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
 }
 
 class MeshRecords : public TwoNodes {
@@ -23,11 +33,51 @@ class MeshRecords : public TwoNodes {
     TwoNodes::TearDown();
   }
 
+  // By what `connections` has from the kernel: sock_diag of the leg's socket, and the pod's own
+  // tls_stat, line for line.
+  static void expect_kernel_says(Agent& agent, const Pod& pod, const nlohmann::json& connection,
+                                 bool kernel) {
+    const auto& tls = connection["tls"];
+    EXPECT_FALSE(tls.contains("ulp_unknown")) << tls;
+    ASSERT_TRUE(tls.contains("ulp")) << tls;
+    if (kernel)
+      EXPECT_EQ(tls["ulp"], (nlohmann::json{{"name", "tls"},
+                                            {"version", "1.3"},
+                                            {"cipher", kernel_cipher(tls["cipher"])},
+                                            {"tx", "software"},
+                                            {"rx", "software"}}));
+    else
+      EXPECT_TRUE(tls["ulp"].is_null()) << tls;
+    const auto report = agent.connections_report();
+    const auto cookie = std::to_string(connection["netns_cookie"].get<std::uint64_t>());
+    ASSERT_TRUE(report["namespaces"].contains(cookie)) << report["namespaces"];
+    const auto& netns = report["namespaces"][cookie];
+    EXPECT_TRUE(netns.value("workload", "").ends_with("-" + pod.name)) << netns;
+    nlohmann::json stat;
+    const RunResult seen = pod.run({"cat", "/proc/net/tls_stat"});
+    std::istringstream lines(seen.out);
+    std::string name;
+    for (std::uint64_t value = 0; lines >> name >> value;) stat[name] = value;
+    EXPECT_EQ(netns.contains("tls_stat"), seen.ok()) << netns;
+    EXPECT_EQ(netns.value("tls_stat", nlohmann::json()), stat);
+    EXPECT_FALSE(netns.contains("tls_stat_unknown")) << netns;
+    if (kernel) {
+      EXPECT_EQ(netns["tls_stat"]["TlsCurrTxSw"], 1);
+      EXPECT_EQ(netns["tls_stat"]["TlsCurrRxSw"], 1);
+    }
+    const RunResult text = agent.cli({"connections"});
+    EXPECT_TRUE(text.ok()) << text.describe();
+    EXPECT_NE(text.out.find("RECORDS"), std::string::npos) << text.out;
+    EXPECT_EQ(occurrences(text.out, " kernel "), kernel ? 1u : 0u) << text.out;
+    EXPECT_EQ(occurrences(text.out, " agent "), kernel ? 0u : 1u) << text.out;
+  }
+
   static void expect_records(Agent& agent, const Pod& pod, const nlohmann::json& connection,
                              bool kernel) {
     SCOPED_TRACE(pod.name);
     EXPECT_EQ(connection["tls"]["kernel_tx"], kernel);
     EXPECT_EQ(connection["tls"]["kernel_rx"], kernel);
+    expect_kernel_says(agent, pod, connection, kernel);
     // What is open now; the totals of 6.12 were seen to begin above zero in a fresh namespace.
     EXPECT_EQ(tls_stat(pod, "TlsCurrTxSw"), kernel ? 1 : 0);
     EXPECT_EQ(tls_stat(pod, "TlsCurrRxSw"), kernel ? 1 : 0);

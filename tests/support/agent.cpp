@@ -242,7 +242,8 @@ nlohmann::json Agent::status_json() const {
     throw SetupFailed("mesh-agent status: " + text);
   return parsed["result"];
 }
-nlohmann::json Agent::connections_json() const { return cli_json("connections"); }
+nlohmann::json Agent::connections_report() const { return cli_json("connections"); }
+nlohmann::json Agent::connections_json() const { return connections_report().at("connections"); }
 
 RunResult Agent::try_run(const Node& node, const AgentOptions& options,
                          std::chrono::milliseconds limit) {

@@ -71,7 +71,8 @@ class Agent {
   [[nodiscard]] Metrics metrics() const;
   [[nodiscard]] HttpReply get(const std::string& path) const;  // from --metrics-listen
   [[nodiscard]] nlohmann::json status_json() const;
-  [[nodiscard]] nlohmann::json connections_json() const;
+  [[nodiscard]] nlohmann::json connections_json() const;    // its "connections"
+  [[nodiscard]] nlohmann::json connections_report() const;  // all of it
   // A sub-command of the same program with this node's admin socket and pin dir.
   [[nodiscard]] RunResult cli(const std::vector<std::string>& arguments) const;
   // Runs the program with the daemon's flags until it ends; it is killed at `limit`.

@@ -165,11 +165,13 @@ kernel_tls() { # SERVICE POD
   local name
   "$agent" connections --json |
     python3 -c 'import json, sys
-found = [c for c in json.load(sys.stdin) if c["destination"] == sys.argv[1] and "tls" in c]
+found = [c for c in json.load(sys.stdin)["connections"] if c["destination"] == sys.argv[1] and "tls" in c]
 assert found, "no connection to " + sys.argv[1]
 tls = found[0]["tls"]
 print(tls["cipher"], tls["handshake"], tls["leg"], "records", tls["records_sent"], tls["records_received"])
 assert tls["kernel_tx"] and tls["kernel_rx"], tls
+cipher = "-".join(tls["cipher"].split("_")[1:-1])
+assert tls["ulp"] == {"name": "tls", "version": "1.3", "cipher": cipher, "tx": "software", "rx": "software"}, tls
 assert tls["records_sent"] > 1 and tls["records_received"] > 1, tls' "$1"
   for name in TlsCurrTxSw TlsCurrRxSw TlsTxSw TlsRxSw; do
     # shellcheck disable=SC2016  # awk's

@@ -77,7 +77,7 @@ talk() {
 expect "a connection is opened" "1 of 1" "$(talk)"
 expect "a second one" "2 of 2" "$(talk)"
 expect "both are relayed" 2 "$(mesh-agent connections --json | python3 -c 'import json, sys
-print(sum(c["path"] == "twoleg" and c["reporter"] == "source" for c in json.load(sys.stdin)))')"
+print(sum(c["path"] == "twoleg" and c["reporter"] == "source" for c in json.load(sys.stdin)["connections"]))')"
 
 before=$(property MainPID)
 expect "reload works" 0 "$(systemctl reload mesh-agent >&2 && echo 0 || echo $?)"
