@@ -273,7 +273,14 @@ void Connection::return_pipe(PipePool& pool, Flow& flow) {
     pool.discard(std::move(pipe));
 }
 
-void Connection::abort() { end(idle_ ? End::IdleClosed : End::Aborted); }
+void Connection::abort() {
+  if (paused_ && exported_)
+    abort_when_resumed_ = true;
+  else
+    abort_at_once();
+}
+
+void Connection::abort_at_once() { end(idle_ ? End::IdleClosed : End::Aborted); }
 
 void Connection::dial_failed(DialReason reason) {
   if (end_ != End::None) return;

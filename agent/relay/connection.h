@@ -67,7 +67,10 @@ class Connection final : private LegOwner, private Timed {
   Connection& operator=(const Connection&) = delete;
 
   void start();
-  void abort();  // by us: RST on both legs
+  // By us: RST on both legs. What has been exported may be the successor's by now, so not a socket
+  // of it is touched: it ends when it is resumed, and not at all when it is released.
+  void abort();
+  void abort_at_once();  // whoever's it may be: the worker stops
 
   [[nodiscard]] ListenerId listener() const { return made_.accepted.listener; }
   [[nodiscard]] bool touches_namespace(std::uint64_t cookie) const {
@@ -211,6 +214,7 @@ class Connection final : private LegOwner, private Timed {
   std::size_t request_got_ = 0;  // bytes of it
   bool paused_ = false;
   bool exported_ = false;
+  bool abort_when_resumed_ = false;
   bool holds_ack_ = false;   // Dialed::holds_ack
   bool comes_back_ = false;  // Dialed::comes_back
   bool connecting_ = false;  // connect(2) of the server leg is under way

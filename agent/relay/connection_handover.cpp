@@ -39,7 +39,7 @@ HandedOver::~HandedOver() {
 // its turn, in which it parks itself.
 void Connection::pause() {
   paused_ = true;
-  exported_ = false;
+  exported_ = abort_when_resumed_ = false;
   worker_.disarm(*this);
   for (Leg* leg : {&client_leg_, &server_leg_}) leg->suspend();
 }
@@ -50,8 +50,10 @@ void Connection::resume() {
   for (Leg* leg : {&client_leg_, &server_leg_}) {
     leg->share();  // the copies that were exported may still be on their way
     leg->end_in_order();
-    if (leg->is_open() && !leg->resume()) return end(End::Reset);
   }
+  if (abort_when_resumed_) return abort();
+  for (Leg* leg : {&client_leg_, &server_leg_})
+    if (leg->is_open() && !leg->resume()) return end(End::Reset);
   if (idle_) arm(options_.mesh_idle_timeout, DialReason::Handshake);
   wake_parked();
 }

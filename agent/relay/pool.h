@@ -49,7 +49,8 @@ class Pool {
   // that some worker was late: it does its part as soon as it can, and nobody has to ask again.
   Result<std::size_t> drop_namespace(std::uint64_t netns_cookie);
 
-  // Aborts the connections that `which`, called on the workers' threads, picks.
+  // Aborts the connections that `which`, called on the workers' threads, picks; what has been
+  // exported when it is resumed, if it is.
   Result<std::size_t> abort_where(std::function<bool(const ConnectionRecord&)> which);
 
   // The connection table. Ordered by nothing.

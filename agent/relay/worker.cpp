@@ -55,7 +55,7 @@ void Worker::stop() {
   if (!thread_.joinable()) return;
   post([this] {
     stopping_ = true;
-    (void)abort_if([](const Connection&) { return true; });
+    for (Connection* left : pick([](const Connection&) { return true; })) left->abort_at_once();
   });
   thread_.join();
 }

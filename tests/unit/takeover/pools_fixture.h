@@ -145,10 +145,10 @@ class TakeoverPools : public RelayTest {
     return all;
   }
   // One worker, and connections that copy on it.
-  std::vector<Traffic> open_on_one_worker(std::size_t count) {
+  std::vector<Traffic> open_on_one_worker(std::size_t count, int buffer_bytes = 0) {
     PoolOptions options;
     options.workers = 1;
-    start(options);
+    start(options, buffer_bytes);
     auto all = open_all(count);
     exchange(all);
     return all;

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// A worker of the former agent that comes late to what it was asked before it let go.
+#include "tests/unit/takeover/pools_fixture.h"
+
+namespace mesh::relay::test {
+namespace {
+
+bool all_of(const ConnectionRecord&) { return true; }
+
+class Late : public TakeoverPools {
+ protected:
+  // Up to Ready: the connections are with both, and neither touches them.
+  void offer() {
+    auto [old_end, new_end] = channel();
+    old_ = handover(*pool_, seen_);
+    old_->begin(std::move(old_end));
+    auto successor = Successor::over(std::move(new_end));
+    ASSERT_TRUE(successor);
+    successor_ = std::move(*successor);
+    next_ = pool_for(*successor_);
+    auto taken = successor_->take();
+    ASSERT_TRUE(taken);
+    taken_ = std::move(*taken);
+  }
+  void go() {
+    ASSERT_TRUE(successor_->ready());
+    ASSERT_TRUE(next_->start_accepting());
+    for (auto& one : taken_) ASSERT_TRUE(next_->adopt(std::move(one)));
+  }
+  void finish() {
+    successor_->follow([](TakenOver) { ADD_FAILURE() << "once more"; });
+    old_->stop();
+    pool_ = std::move(next_);
+  }
+  // The successor that was asked to take over hangs, with all that it was given, and gets no Go.
+  void fail_once() {
+    offer();
+    successor_->shut();
+    old_->stop();
+    ASSERT_EQ(seen_.resumed, 1);
+    hung_ = std::move(taken_);
+  }
+  void TearDown() override {
+    if (old_) old_->stop();
+    hung_.clear();
+    TakeoverPools::TearDown();
+  }
+
+  Seen seen_;
+  std::unique_ptr<Handover> old_;
+  std::unique_ptr<Successor> successor_;
+  std::unique_ptr<Pool> next_;
+  std::vector<TakenOver> taken_;
+  std::vector<TakenOver> hung_;
+};
+
+// An identity that ends during a takeover, say: whether its connections go is the successor's to
+// judge, and the socket options are those of its sockets.
+TEST_F(Late, AnAbortFromBeforeGoIsNotTheEndOfTheSuccessorsConnection) {
+  auto all = open_on_one_worker(1, 32 * 1024);
+  offer();
+  auto busy = hold(*pool_);
+  EXPECT_FALSE(pool_->abort_where(all_of)) << "it answers";
+  go();
+  exchange(all);
+  EXPECT_TRUE(eventually([&] { return seen_.handed == 1; }));
+  busy.reset();
+  finish();
+  // More than the server has room for, with the relay's socket when both directions have ended.
+  const std::string bytes = pattern(80'000, 1);
+  ASSERT_TRUE(send_all(all[0].pair.client, bytes));
+  ASSERT_EQ(::shutdown(all[0].pair.server.get(), SHUT_WR), 0);
+  ASSERT_EQ(read_end(all[0].pair.client), 0);
+  ASSERT_EQ(::shutdown(all[0].pair.client.get(), SHUT_WR), 0);
+  ASSERT_TRUE(eventually([&] { return pool_->counters().completed.get() == 1; }));
+  EXPECT_TRUE(receive(all[0].pair.server, bytes.size()) == bytes);
+  EXPECT_EQ(read_end(all[0].pair.server), 0);
+}
+
+// From then on an abort says RST at once, whoever else has the socket.
+TEST_F(Late, NorIsItAfterATakeoverThatFailed) {
+  auto all = open_on_one_worker(1);
+  fail_once();
+  offer();
+  auto busy = hold(*pool_);
+  EXPECT_FALSE(pool_->abort_where(all_of)) << "it answers";
+  go();
+  EXPECT_TRUE(eventually([&] { return seen_.handed == 1; }));
+  busy.reset();
+  finish();
+  exchange(all);
+}
+
+// And if there is no Go, it is not forgotten.
+TEST_F(Late, AnAbortDuringATakeoverThatFailsIsMadeThen) {
+  auto all = open_on_one_worker(2);
+  offer();
+  ASSERT_EQ(pool_->abort_where(all_of), 2u);
+  successor_->shut();
+  old_->stop();
+  ASSERT_EQ(seen_.resumed, 1);
+  // The successor still has them.
+  for (auto& one : all) {
+    EXPECT_EQ(read_end(one.pair.client), ECONNRESET);
+    EXPECT_EQ(read_end(one.pair.server), ECONNRESET);
+  }
+  EXPECT_EQ(pool_->counters().aborted.get(), 2u);
+}
+
+}  // namespace
+}  // namespace mesh::relay::test
