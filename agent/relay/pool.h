@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -82,9 +83,9 @@ class Pool {
   Result<std::vector<HandedOver>> export_paused(std::size_t worker, std::size_t most);
   Status resume();
   Result<std::size_t> release();
-  // What nobody waits for any more when it is done ends by RST.
-  Result<std::vector<HandedOver>> take_established(std::size_t worker, std::size_t most,
-                                                   Patience patience = {});
+  // Asked of one worker, which takes as long as it takes: what it gives when nobody has the future
+  // any more ends by RST.
+  std::future<std::vector<HandedOver>> take_established(std::size_t worker, std::size_t most);
 
   // The successor's side: created with PoolOptions::accepting false.
   Status start_accepting();

@@ -125,16 +125,12 @@ Result<std::size_t> Pool::release() {
   return released;
 }
 
-Result<std::vector<HandedOver>> Pool::take_established(std::size_t worker, std::size_t most,
-                                                       Patience patience) {
-  auto asked = ask_worker(*workers_[worker], [&w = *workers_[worker], most] {
+std::future<std::vector<HandedOver>> Pool::take_established(std::size_t worker, std::size_t most) {
+  return ask_worker(*workers_[worker], [&w = *workers_[worker], most] {
     auto batch = w.take_established(most);
     for (auto& one : batch) one.sole = true;  // released here, and nobody else's yet
     return batch;
   });
-  auto batch = await_answer(asked, patience);
-  if (!batch) return context(std::move(batch).error(), "export relayed connections");
-  return std::move(*batch);
 }
 
 Status Pool::start_accepting() {

@@ -7,7 +7,10 @@
 
 #include <algorithm>
 #include <array>
+#include <future>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "agent/base/log.h"
 #include "agent/takeover/limits.h"
@@ -132,33 +135,47 @@ Status Handover::send_connections() {
   return channel_->send(FrameType::Go, left(end));
 }
 
-// What was being set up when everything else went: it follows as soon as it can.
+// What was being set up when everything else went: it follows as soon as it can. Each worker is
+// asked by itself, so that one which is late, or hangs, keeps nobody of the others.
 void Handover::finish() {
   const auto end = Clock::now() + host_.drain_timeout;
+  struct Asked {
+    std::future<std::vector<relay::HandedOver>> batch;
+    relay::Patience patience;  // for what it says
+  };
+  std::vector<Asked> asked(pool_.worker_count());
   bool there = true;
   std::size_t followed = 0;
   std::size_t lost = 0;
-  while (pool_.active() != 0 && Clock::now() < end && !stopping_) {
-    for (std::size_t worker = 0; there && worker < pool_.worker_count(); ++worker) {
-      // As long as there is time: what has been asked of a worker cannot be taken back.
-      auto batch = pool_.take_established(worker, kBatch, workers_within(left(end), "takeover"));
-      if (!batch) {
-        log::error("takeover: {}", batch.error().what);
-        break;
-      }
-      for (auto& one : *batch) {
-        if (!there) {
-          ++lost;
-        } else if (auto sent = send_connection(*channel_, std::move(one), kAnswer); sent) {
-          ++followed;
-        } else {
-          log::error("takeover: the new agent gets no more connections: {}", sent.error().what);
-          there = false;
-          ++lost;
-        }
+  const auto take = [&](std::vector<relay::HandedOver> batch) {
+    for (auto& one : batch) {
+      if (!there) {
+        ++lost;
+      } else if (auto sent = send_connection(*channel_, std::move(one), kAnswer); sent) {
+        ++followed;
+      } else {
+        log::error("takeover: the new agent gets no more connections: {}", sent.error().what);
+        there = false;
+        ++lost;
       }
     }
-    std::this_thread::sleep_for(kLook);
+  };
+  for (bool more = true; more;) {
+    // First: what a worker has given has left it before that.
+    more = pool_.active() != 0 && Clock::now() < end && !stopping_;
+    for (std::size_t worker = 0; worker < asked.size(); ++worker) {
+      auto& [batch, patience] = asked[worker];
+      if (!batch.valid() && more && there) {
+        batch = pool_.take_established(worker, kBatch);
+        patience = workers_within(left(end), "takeover");
+      }
+      // What has been asked of it cannot be taken back: as long as there is time.
+      if (batch.valid() && batch.wait_for(Clock::duration(0)) == std::future_status::ready)
+        take(batch.get());
+      else if (batch.valid())
+        (void)patience.goes_on();
+    }
+    if (more) std::this_thread::sleep_for(kLook);
   }
   auto drained = pool_.drain(std::chrono::milliseconds(0), nullptr);
   log::info("takeover: {} connections followed, {} were not established in time", followed,

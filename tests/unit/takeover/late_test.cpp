@@ -107,5 +107,48 @@ TEST_F(Late, AnAbortDuringATakeoverThatFailsIsMadeThen) {
   EXPECT_EQ(pool_->counters().aborted.get(), 2u);
 }
 
+// The one that is late has nothing to do with what the other one sets up.
+TEST_F(Late, AWorkerThatIsBusyKeepsNobodyOfAnotherOneFromFollowing) {
+  start();  // two workers; this listener's home is the second
+  ListenerId first = 0;
+  const std::uint16_t first_port = listen(kNetns, &first);
+  std::vector<Traffic> all;
+  all.push_back({connect_pair(first_port), 1});
+  exchange(all);
+  // The queue of the backend is full, so that the next one's leg waits for its answer.
+  ASSERT_EQ(::listen(backend_.get(), 0), 0);
+  UniqueFd in_queue = client_socket();
+  ASSERT_EQ(connect_to(in_queue, port_of(backend_)), 0);
+  Pair follower{client_socket(), {}};
+  ASSERT_EQ(connect_to(follower.client, port_), 0);
+  ASSERT_TRUE(eventually([&] { return pool_->active() == 2; }));
+
+  offer();
+  ASSERT_EQ(taken_.size(), 1u);
+  auto busy = hold(*pool_, first);
+  go();
+  exchange(all);
+  std::atomic<int> followed{0};
+  std::thread following([&] {
+    successor_->follow([&](TakenOver one) {
+      EXPECT_TRUE(next_->adopt(std::move(one)));
+      ++followed;
+    });
+  });
+  (void)accept_backend();
+  ASSERT_EQ(::listen(backend_.get(), 16), 0);
+  follower.server = accept_backend();
+  EXPECT_TRUE(eventually([&] { return followed == 1; }, 7s)) << "while the other one is busy";
+  EXPECT_EQ(seen_.finished, 0);
+  ASSERT_TRUE(send_all(follower.client, "x"));
+  EXPECT_EQ(receive(follower.server, 1), "x");
+  busy.reset();
+  following.join();
+  old_->stop();
+  EXPECT_EQ(seen_.finished, 1);
+  exchange(all);
+  pool_ = std::move(next_);
+}
+
 }  // namespace
 }  // namespace mesh::relay::test

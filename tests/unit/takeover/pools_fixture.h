@@ -160,11 +160,12 @@ class TakeoverPools : public RelayTest {
         one.receive_all(way);
       }
   }
-  // The workers that have connections do nothing else until what this gives is reset.
-  static std::shared_ptr<void> hold(Pool& pool) {
+  // The workers that have connections, of that listener if one is named, do nothing else until what
+  // this gives is reset.
+  static std::shared_ptr<void> hold(Pool& pool, ListenerId of = 0) {
     auto until = std::make_shared<std::latch>(1);
-    EXPECT_FALSE(pool.abort_where([until](const ConnectionRecord&) {
-      until->wait();
+    EXPECT_FALSE(pool.abort_where([until, of](const ConnectionRecord& c) {
+      if (of == 0 || c.listener == of) until->wait();
       return false;
     })) << "it answers";
     return {nullptr, [until](void*) { until->count_down(); }};
