@@ -165,6 +165,10 @@ class MeshLegTest : public RelayTest {
   // if that failed.
   std::unique_ptr<ktls::Stream> secured(const UniqueFd& peer) {
     EXPECT_EQ(connect_to(peer, mesh_port_), 0);
+    return shaken(peer);
+  }
+  // The same for one that is connected.
+  std::unique_ptr<ktls::Stream> shaken(const UniqueFd& peer) {
     EXPECT_EQ(::fcntl(peer.get(), F_SETFL, O_NONBLOCK), 0);
     ktls::ClientOptions client;
     client.sni = "web";

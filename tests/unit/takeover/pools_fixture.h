@@ -65,13 +65,14 @@ struct Traffic {
   }
 };
 
-class TakeoverPools : public RelayTest {
+// For any test of the relay.
+class Takeovers {
  protected:
   // The heart and the maps of an agent that has none.
   struct Seen {
     std::atomic<int> frozen{0}, stopped{0}, resumed{0}, handed{0}, finished{0};
   };
-  std::unique_ptr<Handover> handover(Pool& pool, Seen& seen) {
+  static std::unique_ptr<Handover> handover(Pool& pool, Seen& seen) {
     Handover::Host host;
     host.offer = []() -> Result<takeover::Offer> {
       takeover::Offer offer;
@@ -93,7 +94,10 @@ class TakeoverPools : public RelayTest {
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
     return {UniqueFd(fds[0]), UniqueFd(fds[1])};
   }
+};
 
+class TakeoverPools : public RelayTest, protected Takeovers {
+ protected:
   // pool_ -> a new pool, which is pool_ then. Gives the number of connections.
   std::size_t take_over() {
     Seen seen;
