@@ -324,6 +324,7 @@ void App::stop() {
   io_.restart();
   io_.poll();
   log::info("stopped");
+  if (handover_->succeeded()) takeover::end_if_hung(*relay_);
 }
 
 }  // namespace mesh

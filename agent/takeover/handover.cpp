@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <future>
 #include <thread>
 #include <utility>
@@ -56,6 +57,12 @@ Status check_request(const nlohmann::json& request, int abi, const std::string& 
       version, kProtocol, name, protocol);
 }
 
+void end_if_hung(relay::Pool& pool) {
+  if (pool.being_set_up(workers_within(kWorkers, "takeover"))) return;
+  log::error("takeover: a relay worker hangs; this process ends without it");
+  std::_Exit(0);
+}
+
 void Handover::begin(UniqueFd socket) {
   if (thread_.joinable()) thread_.join();
   ucred peer{};
@@ -96,6 +103,7 @@ void Handover::run() {
     log::error("takeover: {}", released.error().what);
   else
     log::info("takeover: {} relayed connections are the new agent's", *released);
+  succeeded_ = true;
   host_.handed_over(successor_);
   finish();
   host_.finished();

@@ -23,6 +23,11 @@ namespace mesh::takeover {
 // Whether a request fits this process; the error says what to do.
 Status check_request(const nlohmann::json& request, int abi, const std::string& version);
 
+// After a takeover. A worker that hangs cannot be joined, and as long as this process lives it has
+// copies of the lock, of listening sockets and of connections that are the successor's. Nothing in
+// it is needed by then, so without the answer of every worker it ends here.
+void end_if_hung(relay::Pool& pool);
+
 class Handover {
  public:
   // What the rest of the agent has to do for it. Called on the handover's own thread, one at a time
@@ -47,6 +52,8 @@ class Handover {
   void begin(UniqueFd socket);
   [[nodiscard]] bool busy() const { return busy_; }
   void stop();  // ends one that is under way, and joins
+  // All that there was is the successor's.
+  [[nodiscard]] bool succeeded() const { return succeeded_; }
 
  private:
   void run();
@@ -58,6 +65,7 @@ class Handover {
   const Host host_;
   std::atomic<bool> busy_{false};
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> succeeded_{false};
   std::optional<Channel> channel_;
   std::thread thread_;
   bool paused_ = false;

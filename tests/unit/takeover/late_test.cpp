@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A worker of the former agent that comes late to what it was asked before it let go.
+#include <cstdio>
+#include <cstdlib>
+
 #include "tests/unit/takeover/pools_fixture.h"
 
 namespace mesh::relay::test {
@@ -148,6 +151,20 @@ TEST_F(Late, AWorkerThatIsBusyKeepsNobodyOfAnotherOneFromFollowing) {
   EXPECT_EQ(seen_.finished, 1);
   exchange(all);
   pool_ = std::move(next_);
+}
+
+// Its copies of the lock and of listening sockets would be there as long as the worker hangs.
+TEST_F(Late, AProcessThatHasGivenAllAwayEndsWithoutAWorkerThatHangs) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto hang = [this] {
+    auto all = open_on_one_worker(1);
+    takeover::end_if_hung(*pool_);  // nothing hangs yet
+    std::fputs("it answers\n", stderr);
+    const auto busy = hold(*pool_);
+    takeover::end_if_hung(*pool_);
+    std::_Exit(1);
+  };
+  EXPECT_EXIT(hang(), ::testing::ExitedWithCode(0), "it answers");
 }
 
 }  // namespace
