@@ -61,7 +61,7 @@ Status App::start_parts() {
   if (kept_) accept_when_ready();
 
   if (former_) await_signals();
-  beat();
+  tick();
   admin_server_->start();
   metrics_server_->start();
   return {};
@@ -121,6 +121,7 @@ Status App::start_datapath() {
     listeners = std::move(*frozen);
   }
   datapath_ = std::make_unique<bpf::Datapath>(std::move(*programs));
+  heart_ = std::make_unique<Heart>([this] { return datapath_->heartbeat(); });
   log::info("BPF programs attached to {}, pins {} in {}", options_.cgroup_root,
             datapath_->programs().adopted() ? "adopted" : "made", options_.pin_dir);
   for (const auto& d : datapath_->programs().degraded())

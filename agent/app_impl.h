@@ -40,6 +40,7 @@
 #include "agent/dns/server.h"
 #include "agent/dns_collector.h"
 #include "agent/health_collector.h"
+#include "agent/heart.h"
 #include "agent/keylog.h"
 #include "agent/options.h"
 #include "agent/relay/pool.h"
@@ -62,7 +63,7 @@ inline constexpr std::chrono::seconds kVerify{5};  // a part of the maps
 class App {
  public:
   explicit App(const Options& options)
-      : options_(options), signals_(io_), heartbeat_(io_), ready_timer_(io_), judge_timer_(io_) {}
+      : options_(options), signals_(io_), tick_timer_(io_), ready_timer_(io_), judge_timer_(io_) {}
 
   void find_kept(Result<std::vector<PassedFd>> passed);
   Status start();  // tells a former agent when it fails
@@ -86,7 +87,7 @@ class App {
   void on_own_health();
   void add_admin_commands();
   void add_debug_pages();
-  void beat();
+  void tick();
   void tell_manager();
   void await_signals();
   void await_signal();
@@ -113,12 +114,13 @@ class App {
   const Options& options_;
   boost::asio::io_context io_{1};
   boost::asio::signal_set signals_;
-  boost::asio::steady_timer heartbeat_;
+  boost::asio::steady_timer tick_timer_;
   metrics::Registry registry_;
   metrics::ProcessCollector process_collector_;
   std::unique_ptr<metrics::Server> metrics_server_;
   std::unique_ptr<admin::Server> admin_server_;
   std::unique_ptr<bpf::Datapath> datapath_;
+  std::unique_ptr<Heart> heart_;
   std::unique_ptr<relay::Pool> relay_;
   std::unique_ptr<capture::Mesh> mesh_;  // null: no identities
   std::unique_ptr<capture::HealthCapture> health_;
@@ -137,13 +139,13 @@ class App {
   std::unique_ptr<HealthCollector> health_collector_;
   ServiceManager manager_;
   bool manager_hears_ = true;
-  std::uint64_t beats_ = 0;
+  std::uint64_t ticks_ = 0;
   Pace record_sweep_{kRecordSweep};
   Pace verify_{kVerify};
   bool draining_ = false;
-  bool heart_stopped_ = false;
-  bool keeping_ = false;      // leaving connections to the service manager
-  bool drain_later_ = false;  // a signal came during a handover
+  bool heart_stopped_ = false;  // and what tick() does besides
+  bool keeping_ = false;        // leaving connections to the service manager
+  bool drain_later_ = false;    // a signal came during a handover
   std::thread drain_thread_;
   std::string outside_;        // why the hooks do not see our own sockets; empty: they do
   std::string no_revocation_;  // why open connections cannot be ended; empty: they can

@@ -72,7 +72,8 @@ Result<std::uint32_t> App::keep() {
     MESH_TRY(on_control(io_,
                         [this]() -> Status {
                           heart_stopped_ = true;
-                          heartbeat_.cancel();
+                          tick_timer_.cancel();
+                          heart_->stop();
                           return datapath_->come_back_within(options_.restart_timeout);
                         }),
              "heart");

@@ -9,9 +9,11 @@ namespace mesh {
 namespace net = boost::asio;
 namespace {
 
-constexpr std::chrono::milliseconds kHeartbeat{250};  // the hooks give up after 1 s
-constexpr std::uint64_t kBeatsPerRetry = 4;           // 1 s
-constexpr std::uint64_t kBeatsPerSweep = 40;          // 10 s
+constexpr std::chrono::milliseconds kTick{250};
+// From the last beat of this agent to the first of its successor.
+constexpr std::chrono::seconds kHandedOver{5};
+constexpr std::uint64_t kTicksPerRetry = 4;   // 1 s
+constexpr std::uint64_t kTicksPerSweep = 40;  // 10 s
 // Followers come one by one, and each may be denied: a look at all that is open for many of them.
 constexpr std::chrono::milliseconds kJudgeFollowers{250};
 
@@ -48,14 +50,11 @@ std::vector<metrics::DegradedFeature> App::degraded() {
   return all;
 }
 
-// The hooks refuse relayed connections when this does not run for a second: a control thread that
-// hangs cannot enrol or revoke either.
-void App::beat() {
+void App::tick() {
   if (heart_stopped_) return;
-  if (auto status = datapath_->heartbeat(); !status)
-    log::error("heartbeat: {}", status.error().what);
+  heart_->heard();
   datapath_->keep_attached();
-  if (++beats_ % kBeatsPerSweep == 0) datapath_->sweep_legs();
+  if (++ticks_ % kTicksPerSweep == 0) datapath_->sweep_legs();
   if (const auto now = Pace::Clock::now(); record_sweep_.due(now)) {
     if (auto status = datapath_->sweep_records(); !status) log::warn("{}", status.error().what);
     record_sweep_.ran(now, Pace::Clock::now());
@@ -64,7 +63,7 @@ void App::beat() {
     controller_->verify();
     verify_.ran(now, Pace::Clock::now());
   }
-  if (beats_ % kBeatsPerRetry == 0) {
+  if (ticks_ % kTicksPerRetry == 0) {
     controller_->retry_enrolment();
     datapath_->keep_pins();
     // A hook that is missing sees nobody, wherever we are.
@@ -82,9 +81,9 @@ void App::beat() {
     degraded_ = std::move(now);
   }
   tell_manager();
-  heartbeat_.expires_after(kHeartbeat);
-  heartbeat_.async_wait([this](boost::system::error_code code) {
-    if (!code) beat();
+  tick_timer_.expires_after(kTick);
+  tick_timer_.async_wait([this](boost::system::error_code code) {
+    if (!code) tick();
   });
 }
 
@@ -136,7 +135,9 @@ void App::add_admin_commands() {
   admin_server_->handle("check", [this](const nlohmann::json& request) {
     return admin::hear_check(health_->runner(), request);
   });
-  admin_server_->handle("debug", [this](const nlohmann::json& request) {
+  admin_server_->handle("debug", [this](const nlohmann::json& request) -> Result<nlohmann::json> {
+    // The switches lie beside the heartbeat, and both may be another process's by now.
+    if (heart_stopped_) return fail("this agent is ending: ask the next one");
     return admin::set_switches(*datapath_, request, mesh_.get());
   });
 }
@@ -200,9 +201,11 @@ void App::on_signal(int signal) {
 // relayed connection is gone.
 void App::begin_drain() {
   tell_manager();
+  heart_stopped_ = true;  // a tick may be waiting for its turn already
+  heart_->stop();
   if (auto status = datapath_->stop_heartbeat(); !status)
     log::error("stop: {}", status.error().what);
-  heartbeat_.cancel();
+  tick_timer_.cancel();
   if (catalog_) catalog_->stop();
   if (store_) store_->stop();
   drain();
@@ -263,30 +266,35 @@ void App::adopt_follower(relay::TakenOver one) {
 }
 
 void App::prepare_handover() {
-  handover_ = make_handover(parts(),
-                            {.stop =
-                                 [this] {
-                                   heart_stopped_ = true;
-                                   heartbeat_.cancel();
-                                 },
-                             .start =
-                                 [this] {
-                                   if (draining_) return drain();
-                                   if (std::exchange(heart_stopped_, false)) beat();
-                                   if (!std::exchange(drain_later_, false)) return;
-                                   draining_ = true;
-                                   drain_end_ =
-                                       std::chrono::steady_clock::now() + options_.drain_timeout;
-                                   begin_drain();
-                                 },
-                             .succeeded =
-                                 [this](pid_t successor) {
-                                   // It belongs to the service from here on.
-                                   if (auto told = manager_.main_process(successor); !told)
-                                     log::warn("{}", told.error().what);
-                                 },
-                             .finished = [this] { io_.stop(); }},
-                            options_.drain_timeout);
+  handover_ =
+      make_handover(parts(),
+                    {.stop =
+                         [this] {
+                           heart_stopped_ = true;
+                           tick_timer_.cancel();
+                           heart_->stop();
+                           if (draining_) return;
+                           // Clients wait in the listeners' queues until it accepts.
+                           if (auto status = datapath_->come_back_within(kHandedOver); !status)
+                             log::error("takeover: {}", status.error().what);
+                         },
+                     .start =
+                         [this] {
+                           if (draining_) return drain();
+                           if (std::exchange(heart_stopped_, false)) tick();
+                           if (!std::exchange(drain_later_, false)) return;
+                           draining_ = true;
+                           drain_end_ = std::chrono::steady_clock::now() + options_.drain_timeout;
+                           begin_drain();
+                         },
+                     .succeeded =
+                         [this](pid_t successor) {
+                           // It belongs to the service from here on.
+                           if (auto told = manager_.main_process(successor); !told)
+                             log::warn("{}", told.error().what);
+                         },
+                     .finished = [this] { io_.stop(); }},
+                    options_.drain_timeout);
   admin_server_->handle_connection(
       "takeover",
       [this](const nlohmann::json& request) -> Result<nlohmann::json> {

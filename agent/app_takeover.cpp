@@ -46,7 +46,7 @@ Status on_control(net::io_context& io, std::function<Status()> what) {
   return future.get();
 }
 
-std::unique_ptr<takeover::Handover> make_handover(const TakeoverParts& parts, Heart heart,
+std::unique_ptr<takeover::Handover> make_handover(const TakeoverParts& parts, HeartHooks heart,
                                                   std::chrono::milliseconds drain_timeout) {
   auto attempts = std::make_shared<std::uint64_t>(0);
   takeover::Handover::Host host;
@@ -120,7 +120,7 @@ Status take_over(const TakeoverParts& parts, takeover::Successor& former,
   if (!taken) return tl::unexpected(std::move(taken).error());
   MESH_TRY(former.ready(), "ready");
 
-  // Everything is ours: what fails from here on is made good by the next beat, or said.
+  // Everything is ours: what fails from here on is made good by the next tick, or said.
   if (auto status = parts.datapath.take_over(); !status)
     log::error("takeover: {}", status.error().what);
   if (auto status = parts.relay.start_accepting(); !status)

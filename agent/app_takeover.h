@@ -30,7 +30,7 @@ struct TakeoverParts {
 };
 
 // Called on the control thread.
-struct Heart {
+struct HeartHooks {
   std::function<void()> stop;
   std::function<void()> start;
   std::function<void(pid_t)> succeeded;  // by this process, if it is known
@@ -38,7 +38,7 @@ struct Heart {
 };
 
 // Hands the parts, which must outlive it, over to a successor.
-std::unique_ptr<takeover::Handover> make_handover(const TakeoverParts& parts, Heart heart,
+std::unique_ptr<takeover::Handover> make_handover(const TakeoverParts& parts, HeartHooks heart,
                                                   std::chrono::milliseconds drain_timeout);
 
 // The other side, on the control thread, which does not run yet: everything is prepared as far as

@@ -18,6 +18,8 @@ constexpr std::uint32_t kMostEndpoints = 262'144;  // that mesh_endpoints holds
 constexpr std::size_t kMostSwept = 16384;          // records at a time: some 30 ms
 constexpr std::size_t kMostCountedValue = 512;
 
+constexpr std::chrono::seconds kFirstBeat{5};  // after a takeover
+
 std::uint64_t monotonic_ns() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -177,11 +179,14 @@ void Datapath::reread() {
 
 Status Datapath::take_over() {
   // The former agent's switches may have been changed since this process began.
-  auto runtime = runtime_map_.get(kZero);
-  if (!runtime) return tl::unexpected(std::move(runtime).error());
-  if (*runtime) runtime_ = **runtime;
-  runtime_.generation = programs_.generation();
-  MESH_TRY(heartbeat(), "take over");
+  {
+    std::lock_guard lock(runtime_mutex_);
+    auto runtime = runtime_map_.get(kZero);
+    if (!runtime) return tl::unexpected(std::move(runtime).error());
+    if (*runtime) runtime_ = **runtime;
+    runtime_.generation = programs_.generation();
+  }
+  MESH_TRY(come_back_within(kFirstBeat), "take over");
   return programs_.commit_generation();
 }
 
@@ -368,22 +373,26 @@ Result<std::vector<mesh_conn_info>> Datapath::sockets() const {
 Status Datapath::write_runtime() { return runtime_map_.put(kZero, runtime_); }
 
 Status Datapath::heartbeat() {
+  std::lock_guard lock(runtime_mutex_);
   runtime_.heartbeat_ns = monotonic_ns();
   return write_runtime();
 }
 
 Status Datapath::come_back_within(std::chrono::milliseconds time) {
+  std::lock_guard lock(runtime_mutex_);
   runtime_.heartbeat_ns =
       monotonic_ns() + static_cast<std::uint64_t>(std::chrono::nanoseconds(time).count());
   return write_runtime();
 }
 
 Status Datapath::stop_heartbeat() {
+  std::lock_guard lock(runtime_mutex_);
   runtime_.heartbeat_ns = 0;
   return write_runtime();
 }
 
 Status Datapath::set_accel(const AccelSettings& settings) {
+  std::lock_guard lock(runtime_mutex_);
   runtime_.accel_enabled = settings.enabled ? 1 : 0;
   runtime_.accel_budget = settings.budget_bytes;
   runtime_.accel_max_write = settings.max_write_bytes;
@@ -395,6 +404,7 @@ AccelSettings Datapath::accel() const {
 }
 
 Status Datapath::set_metrics(bool enabled) {
+  std::lock_guard lock(runtime_mutex_);
   runtime_.metrics_enabled = enabled ? 1 : 0;
   return write_runtime();
 }

@@ -106,7 +106,7 @@ class Datapath {
   [[nodiscard]] std::uint64_t restored_pins() const {  // [any]
     return restored_pins_.load(std::memory_order_relaxed);
   }
-  // Attaches again what somebody has detached, and says so; with every beat, as pods are without
+  // Attaches again what somebody has detached, and says so; every 250 ms, as pods are without
   // it meanwhile. A failure is kept for lost_hooks() and logged when it changes.
   void keep_attached();
   // Those that keep_attached() does not find, because it takes the namespace: one that is back, and
@@ -137,11 +137,12 @@ class Datapath {
 
   // The maps have been another process's for a while.
   void reread();
-  // From now on they are ours: the generation of these programs acts, and the heart beats.
+  // From now on they are ours: the generation of these programs acts. The hooks take the agent for
+  // alive for 5 s, in which the heart has to begin to beat.
   Status take_over();
 
   // Liveness and switches.
-  Status heartbeat();  // every 250 ms while the agent can take connections
+  Status heartbeat();  // [any] every 250 ms while the agent can take connections
   // As if it went on beating until then: the listeners are somebody's who gives them to the next
   // agent. Without them connections are refused all the same.
   Status come_back_within(std::chrono::milliseconds time);
@@ -186,7 +187,8 @@ class Datapath {
   void read_services();
 
   Programs programs_;
-  mutable std::mutex denied_mutex_;  // count_denied is the only writer of denied_here_
+  mutable std::mutex denied_mutex_;   // count_denied is the only writer of denied_here_
+  mutable std::mutex runtime_mutex_;  // of what is written to the map whole
   mesh_runtime runtime_{};
   Map<std::uint32_t, mesh_runtime> runtime_map_;
   Map<std::uint32_t, mesh_service> service_map_;

@@ -35,7 +35,7 @@ class Handover {
   struct Host {
     std::function<Result<Offer>()> offer;  // duplicates
     std::function<Status()> freeze;        // no map is written any more, but the heart beats
-    std::function<Status()> stop_heart;    // the successor's begins at once
+    std::function<Status()> stop_heart;    // the last beat lasts until the successor's
     std::function<void()> resume;          // it has failed: all as before
     // Everything but `finished` is the successor's; its process id, 0: not known.
     std::function<void(pid_t)> handed_over;

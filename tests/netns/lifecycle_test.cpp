@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent dies, comes back, is stopped, is cleaned up; and pods come and go while it runs.
 #include <bpf/bpf.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <thread>
 
@@ -243,6 +246,29 @@ TEST_F(Lifecycle, AnAgentThatHangsIsDead) {
       kSettle, [&] { return run_client(*client_, relayed, 80)["ok"] == true; },
       "the relay is back"));
   EXPECT_GE(denied("agent_dead"), before + 1);
+}
+
+// A walk over every socket of the node, or a large catalog, keeps the control thread for longer
+// than the second after which a process without a sign of life is dead.
+TEST_F(Lifecycle, AControlThreadIsBusyForAWhile) {
+  start();
+  const std::string relayed = vip4("relayed");
+  ASSERT_TRUE(run_client(*client_, relayed, 80)["ok"]);
+  const double before = denied("agent_dead");
+  const pid_t main_thread = agent().pid();
+  ASSERT_EQ(::ptrace(PTRACE_SEIZE, main_thread, 0, 0), 0) << std::strerror(errno);
+  ASSERT_EQ(::ptrace(PTRACE_INTERRUPT, main_thread, 0, 0), 0) << std::strerror(errno);
+  ASSERT_EQ(::waitpid(main_thread, nullptr, __WALL), main_thread) << std::strerror(errno);
+  std::this_thread::sleep_for(2s);
+  EXPECT_EQ(run_client(*client_, relayed, 80).value("errno", "none"), "none");
+  std::this_thread::sleep_for(5s);
+  EXPECT_EQ(run_client(*client_, relayed, 80).value("errno", "none"), "ECONNREFUSED");
+  ASSERT_EQ(::ptrace(PTRACE_DETACH, main_thread, 0, 0), 0) << std::strerror(errno);
+  EXPECT_TRUE(eventually(
+      kSettle, [&] { return run_client(*client_, relayed, 80)["ok"] == true; },
+      "the relay is back"));
+  EXPECT_GE(denied("agent_dead"), before + 1);
+  EXPECT_THAT(agent().log(), HasSubstr("the control thread has been busy for 5 s"));
 }
 
 TEST_F(Lifecycle, SecondAgentIsRefused) {
