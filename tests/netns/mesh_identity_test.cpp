@@ -402,8 +402,17 @@ TEST_F(MeshIdentity, APodThatTakesTheAddressGetsNothingOfTheOneBefore) {
                                                    {"stranger", {{address, 8080}}}}));
   EXPECT_TRUE(eventually(
       kSettle, [&] { return reached(); }, "the new pod is reached"));
+  // What begins while the maps still have the former name ends when they do not.
+  ASSERT_TRUE(eventually(
+      kSettle,
+      [&] {
+        const std::string log = agent_a_->log();
+        return log.find("catalog applied") != log.rfind("catalog applied");
+      },
+      "the maps follow"));
   InteractiveClient client(*client_, address, 8080);
-  (void)client.say("hello");
+  ASSERT_TRUE(client.connected()["ok"]) << client.connected();
+  EXPECT_EQ(client.say("hello")["reply"], "hello");
   EXPECT_EQ(secured_connection(*agent_a_, "source")["tls"]["peer"],
             "spiffe://mesh.test/ns/default/dc/dc1/svc/stranger");
 }
