@@ -15,7 +15,7 @@
 #   --build-dir DIR   default: build
 # Ends with a table and the line "N passed, N failed". A rung that could not run counts as a failure. Up to three
 # tests of bpfrun, netns or a guest that failed are run once more, alone; what passes then is named as unstable.
-# Environment: MESH_RUNG_LIMIT, seconds for one rung (default 1500; an emulated guest gets twice that).
+# Environment: MESH_RUNG_LIMIT, seconds for one rung (default 2100; an emulated guest gets twice that).
 set -euo pipefail
 
 ROOT=$(readlink -f "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/..")
@@ -29,7 +29,7 @@ cd "$ROOT"
 
 readonly ALL_RUNGS=(lint build unit bpfhost asan fuzz demo bpfrun netns netns-asan vm-6.1 vm-6.12 vm-pair compilers arm64 image)
 build_dir=$ROOT/build
-limit=${MESH_RUNG_LIMIT:-1500}
+limit=${MESH_RUNG_LIMIT:-2100}
 run_vm=1
 run_setup=1
 long=0
