@@ -144,7 +144,7 @@ TEST_F(ScaleTest, AThousandProcessesCostLittle) {
   auto done = discovery_->counters().scans_total - scans;
   std::printf("%zu processes: %.2f %% of a CPU, %.2f ms a scan\n", discovery_->counters().processes,
               100 * share, share * wall * 1e3 / static_cast<double>(done));
-  EXPECT_GE(done, emulated ? 2u : 15u);
+  EXPECT_GE(done, emulated ? 2u : 5u);  // of 20, beside two guests
   if (!emulated) {
     EXPECT_LT(share, 0.15);  // a loose bound: sanitizers and a busy machine
   }
