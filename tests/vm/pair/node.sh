@@ -4,7 +4,7 @@
 #
 # Usage: node.sh SIDE DIR     SIDE is 1 or 2; DIR is shared with check.sh, DIR/SIDE is ours
 # A request is a file DIR/SIDE/call-N with a line of shell that may use the functions below; its output goes to out-N,
-# its status to done-N. `quit` ends us, and so do two minutes without a request.
+# its status to done-N. `quit` ends us, and so do ten minutes without a request.
 # shellcheck disable=SC2317  # the functions are called by requests
 set -euo pipefail
 
@@ -228,7 +228,7 @@ everybody_served() {
 number=1
 idle=$SECONDS
 : >"$own/alive"
-while ((SECONDS - idle < 120)); do
+while ((SECONDS - idle < 600)); do
   call=$own/call-$number
   if [[ ! -e $call ]]; then
     sleep 0.05
@@ -251,5 +251,5 @@ while ((SECONDS - idle < 120)); do
   number=$((number + 1))
   idle=$SECONDS
 done
-echo "node: no request for two minutes" >&2
+echo "node: no request for ten minutes" >&2
 exit 1

@@ -15,7 +15,10 @@ MARKER = b"plaintext-of-the-pair-must-stay-within-its-node "
 
 def data(size):
     """Random bytes with the marker in every kilobyte."""
-    stream = bytearray(random.Random(os.urandom(8)).randbytes(size))
+    source = random.Random(os.urandom(8))
+    stream = bytearray()
+    while len(stream) < size:  # a call gives less than 256 MiB
+        stream += source.randbytes(min(size - len(stream), 1 << 20))
     for at in range(0, size - len(MARKER) + 1, 1000):
         stream[at : at + len(MARKER)] = MARKER
     return bytes(stream)
