@@ -1,25 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/heart.h"
 
-#include <pthread.h>
-
-#include <csignal>
 #include <utility>
 
 #include "agent/base/log.h"
+#include "agent/base/quiet_thread.h"
 
 namespace mesh {
 
 Heart::Heart(std::function<Status()> beat, std::chrono::milliseconds hung)
     : beat_(std::move(beat)), hung_after_(hung) {
-  // Signals belong to the main thread.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  (void)pthread_setname_np(thread_.native_handle(), "heart");
+  thread_ = quiet_thread("heart", [this] { run(); });
 }
 
 Heart::~Heart() {

@@ -2,14 +2,13 @@
 // The loop of a worker.
 #include "agent/relay/worker.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "agent/base/quiet_thread.h"
 #include "agent/relay/connection.h"
 
 namespace mesh::relay {
@@ -40,14 +39,8 @@ Status Worker::start() {
   event.data.ptr = nullptr;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0)
     return fail_errno(errno, "epoll_ctl(eventfd)");
-  // Signals belong to the main thread, and splice into a dead socket raises SIGPIPE in ours.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  (void)pthread_setname_np(thread_.native_handle(), fmt::format("relay-{}", index_).c_str());
+  // Splice into a dead socket raises SIGPIPE in ours.
+  thread_ = quiet_thread(fmt::format("relay-{}", index_).c_str(), [this] { run(); });
   return {};
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/takeover/handover.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
 
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "agent/base/log.h"
+#include "agent/base/quiet_thread.h"
 #include "agent/takeover/limits.h"
 #include "agent/takeover/send.h"
 #include "agent/takeover/wire_bytes.h"
@@ -72,14 +72,7 @@ void Handover::begin(UniqueFd socket) {
   successor_ = known ? peer.pid : 0;
   channel_.emplace(std::move(socket));
   busy_ = true;
-  // Signals belong to the main thread.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  (void)pthread_setname_np(thread_.native_handle(), "handover");
+  thread_ = quiet_thread("handover", [this] { run(); });
 }
 
 void Handover::stop() {

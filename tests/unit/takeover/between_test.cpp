@@ -23,26 +23,13 @@ class Between : public TakeoverPools {
     ASSERT_EQ(connect_to(late.pair.client, port_), 0);
     ASSERT_TRUE(eventually([&] { return pool_->active() == 2; }));
 
-    auto [old_end, new_end] = channel();
-    old_ = handover(*pool_, seen_);
-    old_->begin(std::move(old_end));
-    auto successor = Successor::over(std::move(new_end));
-    ASSERT_TRUE(successor);
-    successor_ = std::move(*successor);
-    next_ = pool_for(*successor_);
-    auto taken = successor_->take();
-    ASSERT_TRUE(taken);
-    ASSERT_EQ(taken->size(), 1u);
-    taken_ = std::move(*taken);
+    ASSERT_NO_FATAL_FAILURE(offer());
+    ASSERT_EQ(taken_.size(), 1u);
 
     (void)accept_backend();
     ASSERT_EQ(::listen(backend_.get(), 16), 0);
     late.pair.server = accept_backend();
     all_.push_back(std::move(late));
-  }
-  void TearDown() override {
-    if (old_) old_->stop();
-    TakeoverPools::TearDown();
   }
   // Until nobody on the way takes any more.
   static void fill(Traffic& one) {
@@ -71,11 +58,6 @@ class Between : public TakeoverPools {
   }
 
   std::vector<Traffic> all_;
-  Seen seen_;
-  std::unique_ptr<Handover> old_;
-  std::unique_ptr<Successor> successor_;
-  std::unique_ptr<Pool> next_;
-  std::vector<TakenOver> taken_;
 };
 
 TEST_F(Between, ItCopiesHereUntilGoAndThenFollowsWithAllItsBytes) {

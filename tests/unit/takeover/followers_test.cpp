@@ -51,16 +51,8 @@ class Followers : public TakeoverPools {
       ASSERT_EQ(connect_to(pairs_[i].client, port), 0);
       ASSERT_TRUE(eventually([&] { return slow_->asked == static_cast<int>(i) + 1; }));
     }
-    auto [old_end, new_end] = channel();
-    old_ = handover(*pool_, seen_);
-    old_->begin(std::move(old_end));
-    auto successor = Successor::over(std::move(new_end));
-    ASSERT_TRUE(successor);
-    successor_ = std::move(*successor);
-    next_ = pool_for(*successor_);
-    const auto taken = successor_->take();
-    ASSERT_TRUE(taken);
-    ASSERT_TRUE(taken->empty());
+    ASSERT_NO_FATAL_FAILURE(offer());
+    ASSERT_TRUE(taken_.empty());
     ASSERT_TRUE(successor_->ready());
     ASSERT_TRUE(next_->start_accepting());
   }
@@ -75,13 +67,9 @@ class Followers : public TakeoverPools {
     TakeoverPools::TearDown();
   }
 
-  Seen seen_;
   UniqueFd first_in_queue_ = client_socket();
   std::shared_ptr<SlowDialer> slow_;
   std::array<Pair, 2> pairs_;
-  std::unique_ptr<Handover> old_;
-  std::unique_ptr<Successor> successor_;
-  std::unique_ptr<Pool> next_;
 };
 
 TEST_F(Followers, AreWaitedForWhileTheirWorkerIsBusy) {

@@ -12,19 +12,6 @@ bool all_of(const ConnectionRecord&) { return true; }
 
 class Late : public TakeoverPools {
  protected:
-  // Up to Ready: the connections are with both, and neither touches them.
-  void offer() {
-    auto [old_end, new_end] = channel();
-    old_ = handover(*pool_, seen_);
-    old_->begin(std::move(old_end));
-    auto successor = Successor::over(std::move(new_end));
-    ASSERT_TRUE(successor);
-    successor_ = std::move(*successor);
-    next_ = pool_for(*successor_);
-    auto taken = successor_->take();
-    ASSERT_TRUE(taken);
-    taken_ = std::move(*taken);
-  }
   void go() {
     ASSERT_TRUE(successor_->ready());
     ASSERT_TRUE(next_->start_accepting());
@@ -49,11 +36,6 @@ class Late : public TakeoverPools {
     TakeoverPools::TearDown();
   }
 
-  Seen seen_;
-  std::unique_ptr<Handover> old_;
-  std::unique_ptr<Successor> successor_;
-  std::unique_ptr<Pool> next_;
-  std::vector<TakenOver> taken_;
   std::vector<TakenOver> hung_;
 };
 

@@ -98,6 +98,19 @@ class Takeovers {
 
 class TakeoverPools : public RelayTest, protected Takeovers {
  protected:
+  // Up to Ready: taken_ is with both, and neither touches it.
+  void offer() {
+    auto [old_end, new_end] = channel();
+    old_ = handover(*pool_, seen_);
+    old_->begin(std::move(old_end));
+    auto successor = Successor::over(std::move(new_end));
+    ASSERT_TRUE(successor);
+    successor_ = std::move(*successor);
+    next_ = pool_for(*successor_);
+    auto taken = successor_->take();
+    ASSERT_TRUE(taken);
+    taken_ = std::move(*taken);
+  }
   // pool_ -> a new pool, which is pool_ then. Gives the number of connections.
   std::size_t take_over() {
     Seen seen;
@@ -175,6 +188,7 @@ class TakeoverPools : public RelayTest, protected Takeovers {
     return {nullptr, [until](void*) { until->count_down(); }};
   }
   void TearDown() override {
+    if (old_) old_->stop();
     if (!pool_) return;
     backend_.reset();
     EXPECT_TRUE(pool_->drain(0ms, nullptr));
@@ -184,6 +198,12 @@ class TakeoverPools : public RelayTest, protected Takeovers {
                                                          c.aborted.get() + c.idle_closed.get() +
                                                          c.handed_over.get());
   }
+
+  Seen seen_;
+  std::unique_ptr<Handover> old_;
+  std::unique_ptr<Successor> successor_;
+  std::unique_ptr<Pool> next_;
+  std::vector<TakenOver> taken_;
 };
 
 }  // namespace mesh::relay::test
